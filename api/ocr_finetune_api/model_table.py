@@ -1,0 +1,108 @@
+"""The table of models: what exists, what each is for, and where its official weights lie.
+
+Both sides read it: the operator refuses a name that does not exist before a pod starts, the trainer builds the model.
+It is data only, so that reading it costs nothing. A new model is one row here and one module in
+`ocr_finetune_trainer.models`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from enum import StrEnum
+
+OFFICIAL_SITE = "https://paddle-model-ecology.bj.bcebos.com/paddlex"
+
+
+class Kind(StrEnum):
+    """What a model does."""
+
+    RECOGNITION = "recognition"
+    DETECTION = "detection"
+    TABLE = "table"
+    ORIENTATION = "orientation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """One row of the table.
+
+    Attributes:
+        name: The name used in manifests.
+        kind: What the model does.
+        purpose: For whom it is, in a few words.
+        parameters: Trainable parameters of the inference model with its official dictionary.
+        serving_name: The name under which `paddleocr` 3.7 loads an export of it. `paddleocr` refuses names it does not
+            know, so a model it has no name for is served under that of one with the same pre- and post-processing.
+        weights_url: Official `.pdparams` file for fine-tuning; empty if none is published.
+        inference_url: Official inference archive, whose `inference.yml` holds the dictionary; empty if none is published.
+        dictionary_size: Characters in the official dictionary, without the space; 0 if the model has none.
+        guided: Whether it has a guided (GTC) branch that fine-tuning keeps by default.
+        can_guide: Whether it has a guided branch at all.
+    """
+
+    name: str
+    kind: Kind
+    purpose: str
+    parameters: int
+    serving_name: str
+    weights_url: str = ""
+    inference_url: str = ""
+    dictionary_size: int = 0
+    guided: bool = False
+    can_guide: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module in `ocr_finetune_trainer.models` that builds it."""
+        return self.name.lower().replace("-", "_").replace(".", "_")
+
+
+def _official(name: str) -> dict[str, str]:
+    return {
+        "weights_url": f"{OFFICIAL_SITE}/official_pretrained_model/{name}_pretrained.pdparams",
+        "inference_url": f"{OFFICIAL_SITE}/official_inference_model/paddle3.0.0/{name}_infer.tar",
+    }
+
+
+_ROWS: tuple[ModelInfo, ...] = (
+    ModelInfo(
+        name="MobileNetV3_small_ctc",
+        kind=Kind.RECOGNITION,
+        purpose="short texts of few characters, trained from scratch on a CPU in a minute",
+        parameters=0,
+        serving_name="PP-OCRv3_mobile_rec",
+    ),
+    ModelInfo(
+        name="PP-OCRv5_mobile_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of text in Chinese, English and Japanese, on phones and CPUs",
+        parameters=0,
+        serving_name="PP-OCRv5_mobile_rec",
+        **_official("PP-OCRv5_mobile_rec"),
+        dictionary_size=18383,
+        guided=True,
+        can_guide=True,
+    ),
+)
+
+TABLE: dict[str, ModelInfo] = {row.name: row for row in _ROWS}
+
+
+def nearest(name: str) -> str | None:
+    """The name in the table that looks most like `name`, or None if nothing does."""
+    matches = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def lookup(name: str) -> ModelInfo:
+    """The row of a model.
+
+    Raises:
+        KeyError: There is no such model; the message names the nearest one.
+    """
+    try:
+        return TABLE[name]
+    except KeyError:
+        hint = nearest(name)
+        raise KeyError(f"no model named {name!r}" + (f"; did you mean {hint!r}?" if hint else "")) from None
