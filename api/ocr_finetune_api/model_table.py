@@ -35,7 +35,7 @@ class ModelInfo:
         serving_name: The name under which `paddleocr` 3.7 loads an export of it. `paddleocr` refuses names it does not
             know, so a model it has no name for is served under that of one with the same pre- and post-processing.
         weights_url: Official `.pdparams` file for fine-tuning; empty if none is published.
-        inference_url: Official inference archive, whose `inference.yml` holds the dictionary; empty if none is published.
+        inference_url: Official inference archive, whose `inference.yml` holds the dictionary; empty if there is none.
         dictionary_size: Characters in the official dictionary, without the space; 0 if the model has none.
         guided: Whether it has a guided (GTC) branch that fine-tuning keeps by default.
         can_guide: Whether it has a guided branch at all.
