@@ -1,0 +1,1 @@
+"""How others see what a stage does: progress, metrics, and the endpoint that serves both."""
