@@ -96,10 +96,12 @@ class SqueezeExcite(nn.Layer):
     Args:
         channels: Channels of input and output.
         reduction: How much narrower the hidden layer is.
+        slope: Slope of the hard sigmoid; PP-LCNet has the paper's 1/6, PaddleOCR's MobileNetV3 and pyramids have 0.2.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 4) -> None:
+    def __init__(self, channels: int, *, reduction: int = 4, slope: float = 1 / 6) -> None:
         super().__init__()
+        self.slope = slope
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.conv1 = nn.Conv2D(channels, channels // reduction, 1)
         self.conv2 = nn.Conv2D(channels // reduction, channels, 1)
@@ -107,4 +109,4 @@ class SqueezeExcite(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), each channel scaled by a weight in [0, 1] that the whole picture decides."""
         weight = nn.functional.relu(self.conv1(self.pool(x)))
-        return x * nn.functional.hardsigmoid(self.conv2(weight))
+        return x * nn.functional.hardsigmoid(self.conv2(weight), slope=self.slope)

@@ -37,3 +37,26 @@ class CTCModel(nn.Layer):
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.head(self.neck(self.backbone(x)))
+
+
+class GuidedModel(nn.Layer):
+    """Backbone and a head with a CTC branch and perhaps a guided one; parameters `backbone.*`, `head.*`.
+
+    Args:
+        backbone: Pictures to a feature map of height 1.
+        head: `ocr_finetune_trainer.models.heads.guided.GuidedHead` or one with its two methods.
+    """
+
+    def __init__(self, *, backbone: nn.Layer, head: nn.Layer) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) to class probabilities (N, T, classes) of the CTC branch."""
+        return nn.functional.softmax(self.head(self.backbone(x)), axis=2)
+
+    def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Pictures (N, 3, H, W) and `label_gtc` (N, L) to the logits `ctc` and, with guidance, `gtc`."""
+        outputs: dict[str, Any] = self.head.train_forward(self.backbone(x), batch)
+        return outputs

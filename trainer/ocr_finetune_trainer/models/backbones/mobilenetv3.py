@@ -50,7 +50,7 @@ class ResidualUnit(nn.Layer):
             groups=expanded,
             activation=unit.activation(),
         )
-        self.mid_se = SqueezeExcite(expanded) if unit.attention else None
+        self.mid_se = SqueezeExcite(expanded, slope=0.2) if unit.attention else None
         self.linear_conv = ConvNorm(expanded, self.out_channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""DB_mv3: DB with MobileNetV3-large at half width, PaddleOCR's `det_mv3_db`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocr_finetune_trainer.models.backbones.mobilenetv3_det import MobileNetV3Det
+from ocr_finetune_trainer.models.detection import DetectionModel
+from ocr_finetune_trainer.models.heads.db import DBHead
+from ocr_finetune_trainer.models.necks.fpn import DBFPN
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.losses import Loss
+
+
+def build(*, characters: int, guided: bool) -> DetectionModel:  # noqa: ARG001 - a detector has neither
+    """Builds the detector; input (N, 3, H, W) with sides that are multiples of 32."""
+    backbone = MobileNetV3Det(scale=0.5, attention=True)
+    neck = DBFPN(backbone.out_channels, out_channels=256)
+    return DetectionModel(backbone=backbone, neck=neck, head=DBHead(256))
+
+
+def build_loss(*, guided: bool) -> Loss:  # noqa: ARG001 - a detector has no guided branch
+    """DB's loss."""
+    from ocr_finetune_trainer.losses.db import DBLoss
+
+    return DBLoss()
