@@ -1,7 +1,7 @@
 """The one place that says how a picture becomes a model's input.
 
-PaddleOCR resizes differently in training, in its own evaluation and in serving, so a model is trained, measured and used
-on three different pictures. Here one frozen object a model holds the rule of serving (`paddleocr` 3.7), and training,
+PaddleOCR resizes differently in training, in its own evaluation and in serving, so a model is trained, measured and
+used on three different pictures. Here one frozen object a model holds the rule of serving (`paddleocr` 3.7), and training,
 evaluation and export all ask it. NumPy and OpenCV only: the data preparation uses it without Paddle.
 """
 
@@ -78,8 +78,8 @@ class Normalization:
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-# PaddleOCR's recognition models see [-1, 1]; its detection models see ImageNet's statistics, which it applies to BGR as it
-# stands (the published models are trained so).
+# PaddleOCR's recognition models see [-1, 1]; its detection models see ImageNet's statistics, which it applies to BGR as
+# it stands (the published models are trained so).
 _SYMMETRIC = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -377,7 +377,7 @@ class DetectionGeometry:
 Geometry = RecognitionGeometry | DetectionGeometry
 
 _PP_OCR_RECOGNITION = RecognitionGeometry()
-# CRNN was made for 32 rows; at 32 rows 100 columns hold a word, and serving takes its least width from the exported file.
+# CRNN was made for 32 rows, where 100 columns hold a word; serving takes its least width from the exported file.
 _CRNN = RecognitionGeometry(height=32, min_width=100, buckets=(100, 160, 240, *_BUCKETS))
 _SMALL = RecognitionGeometry(height=32, min_width=80, buckets=(80, 120, 160, 240, *_BUCKETS))
 _RECOGNITION_EXCEPTIONS = {"CRNN_r34_vd": _CRNN, "MobileNetV3_small_ctc": _SMALL}

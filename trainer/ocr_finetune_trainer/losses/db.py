@@ -1,8 +1,8 @@
 """The loss of DB detectors (https://arxiv.org/abs/1911.08947), with the terms and weights of PaddleOCR.
 
 PaddleOCR balances background against text by sorting the loss of every background pixel. Its shrink term is a Dice loss
-though, one number for the whole batch, so the sort orders equal values: what remains of it is a factor just under 1. That
-factor is computed here as it stands; it keeps a batch without text at loss 0, and asks nothing of the host.
+though, one number for the whole batch, so the sort orders equal values: what remains of it is a factor just under 1.
+That factor is computed here as it stands; it keeps a batch without text at loss 0, and asks nothing of the host.
 """
 
 from __future__ import annotations
@@ -95,7 +95,5 @@ class DBLoss:
         }
         if "cbn_maps" in outputs:
             terms["loss_cbn"] = balanced_dice_loss(outputs["cbn_maps"][:, 0].astype("float32"), truth, mask)
-        loss = (
-            terms["loss_shrink_maps"] + terms["loss_threshold_maps"] + terms["loss_binary_maps"] + terms["loss_cbn"]
-        )
+        loss = terms["loss_shrink_maps"] + terms["loss_threshold_maps"] + terms["loss_binary_maps"] + terms["loss_cbn"]
         return {"loss": loss, **terms}

@@ -56,7 +56,7 @@ class MapBranch(nn.Layer):
             x: (N, in_channels, H, W).
 
         Returns:
-            The map (N, 1, 4H, 4W), float32 in [0, 1], and the features (N, in_channels / 4, 2H, 2W) before its last layer.
+            The map (N, 1, 4H, 4W), float32 in [0, 1], and the features (N, in_channels / 4, 2H, 2W) it was made from.
         """
         x = nn.functional.relu(self.conv_bn1(self.conv1(x)))
         features = nn.functional.relu(self.conv_bn2(self.conv2(x)))
@@ -111,7 +111,7 @@ class LocalRefinement(nn.Layer):
 
 
 class PFHeadLocal(DBHead):
-    """DB's head with a refined shrink map, of the server models since PP-OCRv4; parameters as `DBHead` and `cbn_layer.*`.
+    """DB's head with a refined shrink map, of the server models; parameters as `DBHead` and `cbn_layer.*`.
 
     Args:
         in_channels: Channels of the pyramid's output.

@@ -52,13 +52,13 @@ def top_down(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def fuse(maps: Sequence[Tensor]) -> Tensor:
-    """Enlarges four maps, fine to coarse, to the finest one's size and joins them along the channels, coarsest first."""
+    """Enlarges maps, fine to coarse, to the finest one's size and joins them along the channels, coarsest first."""
     enlarged = [maps[0], *(upsample(x, 2**level) for level, x in enumerate(maps) if level)]
     return paddle.concat(enlarged[::-1], axis=1)
 
 
 class DBFPN(nn.Layer):
-    """The pyramid of DB (https://arxiv.org/abs/1911.08947); parameters `in2_conv` to `in5_conv`, `p2_conv` to `p5_conv`.
+    """The pyramid of DB (https://arxiv.org/abs/1911.08947); parameters `in<2-5>_conv`, `p<2-5>_conv`.
 
     Args:
         in_channels: Channels of the backbone's four outputs.
