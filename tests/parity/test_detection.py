@@ -35,7 +35,9 @@ NAMES = [
     "PP-OCRv2_mobile_det",
     "PP-OCRv3_mobile_det",
     "PP-OCRv4_mobile_det",
+    "PP-OCRv4_server_det",
     "PP-OCRv5_mobile_det",
+    "PP-OCRv5_server_det",
 ]
 
 

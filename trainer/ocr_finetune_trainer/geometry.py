@@ -1,8 +1,8 @@
 """The one place that says how a picture becomes a model's input.
 
 PaddleOCR resizes differently in training, in its own evaluation and in serving, so a model is trained, measured and
-used on three different pictures. Here one frozen object a model holds the rule of serving (`paddleocr` 3.7), and training,
-evaluation and export all ask it. NumPy and OpenCV only: the data preparation uses it without Paddle.
+used on three different pictures. Here one frozen object a model holds the rule of serving (`paddleocr` 3.7), and
+training, evaluation and export all ask it. NumPy and OpenCV only: the data preparation uses it without Paddle.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""PP-OCRv4_server_det: DB with PP-HGNet-small, a path-aggregating pyramid and a refined map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocr_finetune_trainer.models.backbones.hgnet import HGNetDet
+from ocr_finetune_trainer.models.detection import DetectionModel
+from ocr_finetune_trainer.models.heads.db import PFHeadLocal
+from ocr_finetune_trainer.models.necks.fpn import LKPAN, IntraCollaboration
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.losses import Loss
+
+
+def build(*, characters: int, guided: bool) -> DetectionModel:  # noqa: ARG001 - a detector has neither
+    """Builds the detector; input (N, 3, H, W) with sides that are multiples of 32."""
+    backbone = HGNetDet()
+    neck = LKPAN(backbone.out_channels, out_channels=256, refine=IntraCollaboration)
+    return DetectionModel(backbone=backbone, neck=neck, head=PFHeadLocal(256, inner=64))
+
+
+def build_loss(*, guided: bool) -> Loss:  # noqa: ARG001 - a detector has no guided branch
+    """DB's loss with the term of the refined map."""
+    from ocr_finetune_trainer.losses.db import DBLoss
+
+    return DBLoss()
