@@ -30,6 +30,7 @@ from ocr_finetune_trainer.telemetry.server import TelemetryServer
 
 logger = logging.getLogger(__name__)
 
+METRICS_PORT = "OCRFT_METRICS_PORT"  # where nodes share one machine, only the first serves at the planned port
 TERMINATION_LOG = Path("/dev/termination-log")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
@@ -93,7 +94,7 @@ def _run(stage: Stage, *, config: RunConfig, workspace: Workspace, planned: Stag
     with ExitStack() as stack:
         folder = stack.enter_context(_memory_folder())
         reporter = stack.enter_context(Reporter.for_stage(stage, folder=folder, attempt=config.attempt))
-        stack.enter_context(TelemetryServer(folder=folder, port=config.metrics_port))
+        stack.enter_context(TelemetryServer(folder=folder, port=int(os.environ.get(METRICS_PORT, config.metrics_port))))
         stack.enter_context(_stop_on_signal())
         context = StageContext(
             config=config, workspace=workspace, planned=planned, reporter=reporter, node_rank=node_rank

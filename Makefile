@@ -1,0 +1,67 @@
+# The commands of this project; `make help` lists them. Everything is installed into .venv/ and .cache/.
+PYTHON ?= python3.11
+UV := 0.13.8
+BIN := .venv/bin
+PACKAGES := api operator trainer
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-quick lint types generate lock clean
+
+help: ## Lists the commands
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/dev ## Installs everything a developer needs into .venv/
+
+.venv/bin/uv:
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "error: $(PYTHON) is missing; install Python 3.11 (Debian: apt-get install python3.11 python3.11-venv), or run make PYTHON=<your Python 3.11 or newer>"; exit 69; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+
+.venv/trainer: requirements/demo.txt pyproject.toml | .venv/bin/uv
+	@echo "installing the trainer into .venv/ (once)"
+	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/demo.txt
+	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m ocr_finetune_trainer.setup_check
+	@touch $@
+
+.venv/dev: requirements/dev.txt pyproject.toml | .venv/bin/uv
+	@echo "installing all tools into .venv/ (once)"
+	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m ocr_finetune_trainer.setup_check
+	@touch $@ .venv/trainer
+
+examples/digits/data/samples.csv: examples/digits/make_dataset.py | .venv/trainer
+	@$(BIN)/python examples/digits/make_dataset.py
+
+demo: .venv/trainer examples/digits/data/samples.csv ## Trains, proves and exports a model of real handwriting on this machine's CPU
+	@$(BIN)/ocrft run examples/digits/finetune.yaml --workspace examples/digits/workspace
+
+test: .venv/dev lint types ## Lint, types and all tests but the whole cluster's
+	@$(BIN)/python -m pytest
+
+test-quick: .venv/dev ## Tests that need neither training nor a control plane
+	@$(BIN)/python -m pytest tests/unit
+
+lint: .venv/dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: .venv/dev
+	@$(BIN)/mypy $(PACKAGES)
+
+generate: .venv/dev ## Makes the generated files again: the CRD and its copies
+	@$(BIN)/python -m ocr_finetune_api.crd > crds/ocrfinetune.dev_ocrfinetunes.yaml
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+lock: .venv/bin/uv ## Locks the newest versions that pyproject.toml allows
+	@$(LOCK) --extra operator -o requirements/operator.txt
+	@$(LOCK) --extra trainer -o requirements/trainer.txt
+	@$(LOCK) --extra trainer --extra demo -o requirements/demo.txt
+	@$(LOCK) --extra operator --extra trainer --extra demo --group dev -o requirements/dev.txt
+
+clean: ## Removes what these commands made, but for .cache/
+	rm -rf .venv build dist *.egg-info examples/digits/data examples/digits/workspace
+
+-include *.mk

@@ -1,0 +1,191 @@
+"""What a person sees of a run on a terminal, and in a log where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ocr_finetune_api.exit_codes import ExitCode
+from ocr_finetune_api.model_table import TABLE, Kind
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.progress import Activity, Progress
+from ocr_finetune_trainer.cli.output import err, out, print_problems
+
+if TYPE_CHECKING:
+    from ocr_finetune_api.results import StageResult
+    from ocr_finetune_trainer.engine.local import LocalEngine
+
+LINE_EVERY_SECONDS = 10.0
+
+_SERVING_CLASS = {
+    Kind.RECOGNITION: "TextRecognition",
+    Kind.DETECTION: "TextDetection",
+    Kind.TABLE: "TableStructureRecognition",
+    Kind.ORIENTATION: "TextLineOrientationClassification",
+}
+
+
+class RunDisplay:
+    """Progress bars on a terminal, a line now and then elsewhere, and the summary."""
+
+    def __init__(self, engine: LocalEngine, stages: Sequence[Stage], *, quiet: bool) -> None:
+        """Shows nothing yet.
+
+        Args:
+            engine: The run.
+            stages: What will be run.
+            quiet: Show nothing but problems (for `--json`).
+        """
+        self._engine = engine
+        self._stages = stages
+        self._quiet = quiet
+        self._live = err.is_terminal and not quiet
+        self._bars = Bars(
+            TextColumn("{task.fields[mark]} [bold]{task.description:<9}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>4.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", table_column=None),
+            console=err,
+            disable=not self._live,
+        )
+        self._tasks: dict[Stage, TaskID] = {}
+        self._line_at = 0.0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        for stage in self._stages:
+            self._tasks[stage] = self._bars.add_task(stage.value, total=100, start=False, mark=" ", detail="")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    def begin(self, stage: Stage, *, is_done: bool) -> None:
+        """A stage begins."""
+        detail = "checking" if is_done else "starting"
+        self._bars.start_task(self._tasks[stage])
+        self._bars.update(self._tasks[stage], mark="[cyan]▸[/]", detail=detail)
+        if not self._live and not self._quiet:
+            err.print(f"{stage.value}: {detail}")
+        self._line_at = time.monotonic()
+
+    def watch(self, stage: Stage, progress: Progress) -> None:
+        """A stage has got further."""
+        detail = "stopping with a checkpoint" if self._engine.stopping else describe(progress)
+        self._bars.update(self._tasks[stage], completed=progress.percent, detail=detail)
+        if not self._live and not self._quiet and time.monotonic() - self._line_at >= LINE_EVERY_SECONDS:
+            self._line_at = time.monotonic()
+            err.print(f"{stage.value}: {progress.percent:.0f}% {detail}", markup=False)
+
+    def end(self, stage: Stage, result: StageResult) -> None:
+        """A stage has ended."""
+        mark = "[green]✓[/]" if result.succeeded else "[red]✗[/]"
+        completed = {"completed": 100} if result.succeeded else {}
+        self._bars.update(self._tasks[stage], mark=mark, detail=_outcome(result), **completed)
+        self._bars.stop_task(self._tasks[stage])
+        if not self._live and not self._quiet:
+            err.print(f"{stage.value}: {_outcome(result)}", markup=False)
+        if not self._quiet:
+            for warning in result.warnings:
+                err.print("[yellow]note:[/] ", end="")
+                err.print(warning, markup=False)
+
+    def summary(self, results: Sequence[StageResult], *, seconds: float) -> None:
+        """What came out, or why nothing did."""
+        last = results[-1]
+        if last.exit_code == ExitCode.STOPPED:
+            err.print(f"[bold yellow]stopped:[/] {last.message}. Run the same command to go on.")
+            return
+        if not last.succeeded:
+            print_problems(last.problems or [last.message], hint=last.hint)
+            if last.problems and last.message not in last.problems:
+                err.print(last.message, markup=False)
+            return
+        if last.stage is Stage.EXPORT:
+            out.print(_summary_table(self._engine, seconds=seconds))
+            _print_usage(self._engine)
+
+
+def describe(progress: Progress) -> str:
+    """One line on what a stage is doing."""
+    parts = []
+    if progress.activity is not Activity.TRAINING or not progress.epochs:
+        parts.append(progress.message or progress.activity.value)
+    if progress.epochs:
+        parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.metric is not None:
+        parts.append(f"{progress.metric_name} {progress.metric:.4f}")
+    if progress.samples_per_second:
+        parts.append(f"{progress.samples_per_second:.0f} samples/s")
+    if progress.eta_seconds is not None:
+        parts.append(f"{_duration(progress.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def _outcome(result: StageResult) -> str:
+    if not result.succeeded:
+        return "stopped" if result.exit_code == ExitCode.STOPPED else f"failed (exit code {result.exit_code})"
+    return str(result.details.get("summary") or "done")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def _summary_table(engine: LocalEngine, *, seconds: float) -> Table:
+    table = Table(title=f"{engine.name}: done in {_duration(seconds)}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    prepared, trained = engine.result(Stage.PREPARE), engine.result(Stage.TRAIN)
+    evaluated, exported = engine.result(Stage.EVALUATE), engine.result(Stage.EXPORT)
+    if prepared:
+        table.add_row("data", str(prepared.details.get("summary", "")))
+    if trained:
+        table.add_row("training", str(trained.details.get("summary", "")))
+    if evaluated:
+        for name, before, after in before_and_after(evaluated.metrics):
+            table.add_row(name, f"{before} before → [green]{after}[/] after, on the test set")
+    folder = engine.workspace.folder
+    for result in (trained, evaluated, exported):
+        for name, path in (result.artifacts if result else {}).items():
+            table.add_row(name, str(folder / path))
+    return table
+
+
+def before_and_after(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The headline metrics of an evaluation, before and after training."""
+    base, best = metrics.get("base") or {}, metrics.get("best") or {}
+    rows = []
+    for name, label in (
+        ("accuracy", "accuracy"),
+        ("characterErrorRate", "character error rate"),
+        ("hmean", "hmean"),
+        ("structureAccuracy", "structure accuracy"),
+        ("teds", "TEDS"),
+    ):
+        if name in best:
+            before = f"{base[name]:.2%}" if name in base else "not measured"
+            rows.append((label, before, f"{best[name]:.2%}"))
+    return rows
+
+
+def _print_usage(engine: LocalEngine) -> None:
+    info = TABLE[engine.model_name]
+    serving = _SERVING_CLASS[info.kind]
+    out.print("\nUse it:\n", style="bold")
+    out.print(f"from paddleocr import {serving}", markup=False)
+    out.print(
+        f'model = {serving}(model_name="{info.serving_name}", model_dir="{engine.workspace.export / "paddle"}")',
+        markup=False,
+    )
+    out.print('print(model.predict("picture.png")[0].json)', markup=False)
