@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 OFFICIAL_SITE = "https://paddle-model-ecology.bj.bcebos.com/paddlex"
 
@@ -58,7 +59,12 @@ class ModelInfo:
         return self.name.lower().replace("-", "_").replace(".", "_")
 
 
-def _official(name: str) -> dict[str, str]:
+class _Official(TypedDict):
+    weights_url: str
+    inference_url: str
+
+
+def _official(name: str) -> _Official:
     return {
         "weights_url": f"{OFFICIAL_SITE}/official_pretrained_model/{name}_pretrained.pdparams",
         "inference_url": f"{OFFICIAL_SITE}/official_inference_model/paddle3.0.0/{name}_infer.tar",
@@ -83,6 +89,65 @@ _ROWS: tuple[ModelInfo, ...] = (
         dictionary_size=18383,
         guided=True,
         can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv5_server_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of text in Chinese, English and Japanese, on GPUs",
+        parameters=0,
+        serving_name="PP-OCRv5_server_rec",
+        **_official("PP-OCRv5_server_rec"),
+        dictionary_size=18383,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv4_mobile_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of Chinese and English text, on phones and CPUs",
+        parameters=0,
+        serving_name="PP-OCRv4_mobile_rec",
+        **_official("PP-OCRv4_mobile_rec"),
+        dictionary_size=6623,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv4_server_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of Chinese and English text, on GPUs",
+        parameters=0,
+        serving_name="PP-OCRv4_server_rec",
+        **_official("PP-OCRv4_server_rec"),
+        dictionary_size=6623,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv3_mobile_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of Chinese and English text, small and fast; what PaddleOCR's guide starts from",
+        parameters=0,
+        serving_name="PP-OCRv3_mobile_rec",
+        **_official("PP-OCRv3_mobile_rec"),
+        dictionary_size=6623,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv3_mobile_rec_ctc",
+        kind=Kind.RECOGNITION,
+        purpose="PP-OCRv3_mobile_rec laid out without its guided branch, as PaddleOCR's guide trains it",
+        parameters=0,
+        serving_name="PP-OCRv3_mobile_rec",
+        **_official("PP-OCRv3_mobile_rec"),
+        dictionary_size=6623,
+    ),
+    ModelInfo(
+        name="CRNN_r34_vd",
+        kind=Kind.RECOGNITION,
+        purpose="words and short lines at height 32, the practitioners' classic",
+        parameters=0,
+        serving_name="PP-OCRv3_mobile_rec",
     ),
     ModelInfo(
         name="DB_mv3",
@@ -144,6 +209,24 @@ _ROWS: tuple[ModelInfo, ...] = (
         parameters=0,
         serving_name="PP-OCRv5_server_det",
         **_official("PP-OCRv5_server_det"),
+    ),
+    ModelInfo(
+        name="SLANet",
+        kind=Kind.TABLE,
+        purpose="structure and cells of English tables, small and fast",
+        parameters=0,
+        serving_name="SLANet",
+        **_official("SLANet"),
+        dictionary_size=28,
+    ),
+    ModelInfo(
+        name="SLANet_plus",
+        kind=Kind.TABLE,
+        purpose="structure and cells of tables with wide spans or without lines, also photographed",
+        parameters=0,
+        serving_name="SLANet_plus",
+        **_official("SLANet_plus"),
+        dictionary_size=48,
     ),
 )
 

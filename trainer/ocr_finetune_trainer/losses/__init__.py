@@ -32,5 +32,5 @@ def build(name: str, *, guided: bool | None = None) -> Loss:
     """
     info = lookup(name)
     module = import_module(f"ocr_finetune_trainer.models.{info.module}")
-    loss: Loss = module.build_loss(guided=info.guided if guided is None else guided)
+    loss: Loss = module.build_loss(guided=info.can_guide if guided is None else guided)
     return loss

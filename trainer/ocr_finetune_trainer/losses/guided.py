@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_trainer.losses.ctc import CTCLoss, ctc_loss
 from ocr_finetune_trainer.losses.nrtr import nrtr_loss
+from ocr_finetune_trainer.losses.sar import sar_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,3 +42,8 @@ class GuidedLoss:
 def ctc_and_nrtr(*, guided: bool) -> Loss:
     """The loss of PP-OCRv4 and v5 recognisers: with guidance CTC and NRTR, without it CTC alone."""
     return GuidedLoss("NRTRLoss", nrtr_loss) if guided else CTCLoss()
+
+
+def ctc_and_sar(*, guided: bool) -> Loss:
+    """The loss of PP-OCRv3's recogniser: with guidance CTC and SAR, without it CTC alone."""
+    return GuidedLoss("SARLoss", sar_loss) if guided else CTCLoss()

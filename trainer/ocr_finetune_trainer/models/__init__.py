@@ -1,4 +1,4 @@
-"""Every model behind two functions: `build` makes one by its name in the model table, `train_forward` runs it on a training batch.
+"""Every model behind two functions: `build` makes one by its name, `train_forward` runs it on a training batch.
 
 A model is one module of this package, named as in the model table with `-` and `.` written `_` and in lower case
 (`PP-OCRv5_mobile_rec` is `pp_ocrv5_mobile_rec`). The module has one function `build(*, characters, guided)`.
@@ -27,7 +27,8 @@ def build(name: str, *, characters: int = 0, guided: bool | None = None) -> nn.L
         name: A name of the model table.
         characters: How many characters the dictionary has, with the space if it is used, without blank and special
             classes. Recognition models have `characters + 1` CTC classes. Other kinds ignore it.
-        guided: Whether a recognition model gets its guided (GTC) branch; `None` takes the model's own default.
+        guided: Whether a recognition model gets its guided (GTC) branch; `None` builds the model as it was released,
+            with the branch if it has one. What fine-tuning prefers stands in the model table.
 
     Returns:
         The layer, in training mode, with PaddleOCR's parameter names and shapes.
@@ -37,7 +38,7 @@ def build(name: str, *, characters: int = 0, guided: bool | None = None) -> nn.L
     """
     info = lookup(name)
     module = import_module(f"{__name__}.{info.module}")
-    layer: nn.Layer = module.build(characters=characters, guided=info.guided if guided is None else guided)
+    layer: nn.Layer = module.build(characters=characters, guided=info.can_guide if guided is None else guided)
     return layer
 
 

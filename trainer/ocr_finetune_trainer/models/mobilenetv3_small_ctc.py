@@ -1,9 +1,9 @@
 """MobileNetV3_small_ctc: our smallest recogniser, trained from scratch on a CPU in about a minute.
 
-The backbone is MobileNetV3-small at width 0.35 with two changes against the paper. The strides fit text lines of height
-48: the height goes 48 → 24 → 12 → 6 → 3 → 2 → 1, the width is divided by 8, as in all PP-OCR recognisers. And there is
-no squeeze-and-excitation: it averages over the whole width, padding included, so the same crop would be read differently
-in a narrow training batch and in a wide serving batch.
+The backbone is MobileNetV3-small at width 0.35 with two changes against the paper. The strides fit text lines of
+height 48: the height goes 48 → 24 → 12 → 6 → 3 → 2 → 1, the width is divided by 8, as in all PP-OCR recognisers. And
+there is no squeeze-and-excitation: it averages over the whole width, padding included, so the same crop would be read
+differently in a narrow training batch and in a wide serving batch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Parts that turn pictures into feature maps."""

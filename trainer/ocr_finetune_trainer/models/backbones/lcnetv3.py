@@ -8,7 +8,7 @@ names are those of PaddleOCR 3.0 (`ppocr/modeling/backbones/rec_lcnetv3.py`); th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle import nn
@@ -103,7 +103,9 @@ class RepLayer(nn.Layer):
         groups: Groups of the convolutions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: Stride = 1, groups: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: Stride = 1, groups: int = 1
+    ) -> None:
         super().__init__()
         self.kernel = kernel
         self.stride = stride
@@ -114,7 +116,7 @@ class RepLayer(nn.Layer):
             self.identity: nn.Layer | None = nn.BatchNorm2D(in_channels)
         else:
             self.identity = None
-        self.conv_kxk: nn.LayerList | None = nn.LayerList(
+        self.conv_kxk: Any = nn.LayerList(
             _conv_norm(in_channels, out_channels, kernel=kernel, stride=stride, groups=groups) for _ in range(_BRANCHES)
         )
         if kernel > 1:

@@ -1,4 +1,4 @@
-"""MobileNetV3 (https://arxiv.org/abs/1905.02244) as PaddleOCR lays it out: `ResidualUnit` for all, `MobileNetV3Rec` for text lines."""
+"""MobileNetV3 (https://arxiv.org/abs/1905.02244) as PaddleOCR lays it out, and its variant for text lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unit:
-    """One row of the paper's tables 1 and 2, before scaling: kernel, expansion, output, attention, activation, stride."""
+    """One row of the paper's tables 1 and 2, before scaling."""
 
     kernel: int
     expanded: int

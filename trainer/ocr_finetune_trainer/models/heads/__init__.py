@@ -1,0 +1,1 @@
+"""Parts that turn features into predictions."""

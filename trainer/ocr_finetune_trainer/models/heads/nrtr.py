@@ -1,4 +1,7 @@
-"""NRTR's decoder (https://arxiv.org/abs/1806.00926), the guided branch of PP-OCRv4 and v5: it trains the backbone and is left out of exports."""
+"""NRTR's decoder (https://arxiv.org/abs/1806.00926), the guided branch of PP-OCRv4 and v5.
+
+It trains the backbone and is left out of exports.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Parts between a backbone and a head."""

@@ -1,0 +1,187 @@
+"""The head of SLANet: reads a table's structure token by token, and a box for every cell beside it.
+
+A gated recurrent unit looks at the feature map through additive attention (https://arxiv.org/abs/1409.0473). Two things
+are done once here that PaddleOCR does at every step: the projection of the feature map, and, in training, the layers
+that turn states into tokens and boxes. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+_HIDDEN = 256  # configs/table/SLANet.yml of PaddleOCR
+
+
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    bound = 1.0 / math.sqrt(in_features)
+
+    def attribute() -> paddle.ParamAttr:
+        return paddle.ParamAttr(
+            initializer=nn.initializer.Uniform(-bound, bound), regularizer=paddle.regularizer.L2Decay(0.0)
+        )
+
+    return nn.Linear(in_features, out_features, weight_attr=attribute(), bias_attr=attribute())
+
+
+class _AttentionCell(nn.Layer):
+    """One step of the decoder; parameters `i2h`, `h2h`, `score`, `rnn.*` as PaddleOCR names them."""
+
+    def __init__(self, in_channels: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.i2h = nn.Linear(in_channels, hidden, bias_attr=False)
+        self.h2h = nn.Linear(hidden, hidden)
+        self.score = nn.Linear(hidden, 1, bias_attr=False)
+        self.rnn = nn.GRUCell(input_size=in_channels + classes, hidden_size=hidden)
+        self._split = (in_channels, classes)
+
+    def token_gates(self, tokens: Tensor) -> Tensor:
+        """What tokens (N, …) add to the gates, (N, …, 3 * hidden): a one-hot vector times a matrix is a row of it."""
+        _, rows = paddle.split(self.rnn.weight_ih, list(self._split), axis=1)
+        return F.embedding(tokens, rows.transpose([1, 0])) + self.rnn.bias_ih
+
+    def forward(self, state: Tensor, *, features: Tensor, projected: Tensor, token_gates: Tensor) -> Tensor:
+        """The next state (N, hidden).
+
+        Args:
+            state: (N, hidden).
+            features: The feature map as a sequence (N, T, in_channels).
+            projected: `i2h(features)`, (N, T, hidden).
+            token_gates: `token_gates` of the last token, (N, 3 * hidden).
+        """
+        energy = self.score(paddle.tanh(projected + self.h2h(state).unsqueeze(1)))
+        attention = F.softmax(energy, axis=1)
+        context = paddle.matmul(attention, features, transpose_x=True).squeeze(1)
+        columns, _ = paddle.split(self.rnn.weight_ih, list(self._split), axis=1)
+        reset_x, update_x, new_x = paddle.split(
+            paddle.matmul(context, columns, transpose_y=True) + token_gates, 3, axis=1
+        )
+        gates = paddle.matmul(state, self.rnn.weight_hh, transpose_y=True) + self.rnn.bias_hh
+        reset_h, update_h, new_h = paddle.split(gates, 3, axis=1)
+        update = F.sigmoid(update_x + update_h)
+        candidate = paddle.tanh(new_x + F.sigmoid(reset_x + reset_h) * new_h)
+        return (state - candidate) * update + candidate
+
+
+class SLAHead(nn.Layer):
+    """Structure and location of SLANet.
+
+    Args:
+        in_channels: Channels of the feature map.
+        classes: Structure tokens with start (class 0) and end (the last class).
+        box_numbers: Numbers of a box: 4 (left, top, right, bottom) or 8 (four corners).
+        max_text_length: Tokens after which decoding gives up; one more step is made for the end.
+    """
+
+    def __init__(self, in_channels: int, *, classes: int, box_numbers: int, max_text_length: int = 500) -> None:
+        super().__init__()
+        self.classes = classes
+        self.box_numbers = box_numbers
+        self.max_text_length = max_text_length
+        self.structure_attention_cell = _AttentionCell(in_channels, _HIDDEN, classes)
+        self.structure_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, classes))
+        self.loc_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, box_numbers), nn.Sigmoid())
+
+    def _sequence(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        sequence = features.flatten(2).transpose([0, 2, 1])
+        return sequence, self.structure_attention_cell.i2h(sequence)
+
+    def teach(self, features: Tensor, *, structure: Tensor, steps: int) -> dict[str, Tensor]:
+        """Decodes with the true tokens as input.
+
+        Args:
+            features: (N, in_channels, H, W).
+            structure: True classes, beginning with the start, int64 (N, L) with L >= `steps`.
+            steps: Steps to decode: the longest structure of the batch + 1.
+
+        Returns:
+            `structure_probs`: logits (N, steps, classes); `loc_preds`: boxes in [0, 1], (N, steps, box_numbers).
+        """
+        sequence, projected = self._sequence(features)
+        gates = self.structure_attention_cell.token_gates(structure[:, :steps]).unbind(axis=1)
+        state = paddle.zeros([features.shape[0], _HIDDEN], dtype=sequence.dtype)
+        states = []
+        for token_gates in gates:
+            state = self.structure_attention_cell(
+                state, features=sequence, projected=projected, token_gates=token_gates
+            )
+            states.append(state)
+        stacked = paddle.stack(states, axis=1)
+        return {"structure_probs": self.structure_generator(stacked), "loc_preds": self.loc_generator(stacked)}
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Decodes greedily until every sample of the batch has ended, or the limit is reached.
+
+        Args:
+            features: (N, in_channels, H, W).
+
+        Returns:
+            `loc_preds`: boxes in [0, 1], (N, steps, box_numbers); `structure_probs`: probabilities (N, steps, classes).
+            `paddleocr` reads an export's outputs in this order.
+        """
+        sequence, projected = self._sequence(features)
+        decode = self._decode if paddle.in_dynamic_mode() else self._decode_in_graph
+        logits, boxes = decode(sequence, projected)
+        return {"loc_preds": boxes, "structure_probs": F.softmax(logits, axis=-1)}
+
+    def _step(self, state: Tensor, token: Tensor, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        cell = self.structure_attention_cell
+        state = cell(state, features=sequence, projected=projected, token_gates=cell.token_gates(token))
+        return state, self.structure_generator(state)
+
+    def _decode(self, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        samples = sequence.shape[0]
+        state = paddle.zeros([samples, _HIDDEN], dtype=sequence.dtype)
+        token = paddle.zeros([samples], dtype="int64")
+        ended = paddle.zeros([samples], dtype="bool")
+        states, logits = [], []
+        for _ in range(self.max_text_length + 1):
+            state, scores = self._step(state, token, sequence, projected)
+            states.append(state)
+            logits.append(scores)
+            token = scores.argmax(axis=1)
+            ended = paddle.logical_or(ended, token == self.classes - 1)
+            if bool(ended.all()):
+                break
+        return paddle.stack(logits, axis=1), self.loc_generator(paddle.stack(states, axis=1))
+
+    def _decode_in_graph(self, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as a loop of the graph, for export: fixed buffers, cut at the step where the loop ended."""
+        limit = self.max_text_length + 1
+        samples = paddle.shape(sequence)[0]
+        state = paddle.zeros([samples, _HIDDEN], dtype="float32")
+        token = paddle.zeros([samples], dtype="int64")
+        ended = paddle.zeros([samples], dtype="int32")
+        logits = paddle.zeros([samples, limit, self.classes], dtype="float32")
+        boxes = paddle.zeros([samples, limit, self.box_numbers], dtype="float32")
+        step = paddle.zeros([1], dtype="int64")
+
+        def going_on(step: Tensor, state: Tensor, token: Tensor, ended: Tensor, *_: Tensor) -> Tensor:
+            del state, token
+            return paddle.logical_and(step < limit, ended.min(keepdim=True) < 1)
+
+        def advance(  # noqa: PLR0917 - the graph's loop passes its variables by position
+            step: Tensor, state: Tensor, token: Tensor, ended: Tensor, logits: Tensor, boxes: Tensor
+        ) -> list[Tensor]:
+            state, scores = self._step(state, token, sequence, projected)
+            token = scores.argmax(axis=1)
+            ended = paddle.maximum(ended, (token == self.classes - 1).astype("int32"))
+            here = (paddle.arange(limit, dtype="int64") == step).astype("float32").reshape([1, limit, 1])
+            logits = logits + here * scores.unsqueeze(1)
+            boxes = boxes + here * self.loc_generator(state).unsqueeze(1)
+            return [step + 1, state, token, ended, logits, boxes]
+
+        step, _, _, _, logits, boxes = paddle.static.nn.while_loop(
+            going_on, advance, [step, state, token, ended, logits, boxes]
+        )
+        return (
+            paddle.slice(logits, axes=[1], starts=[0], ends=step),
+            paddle.slice(boxes, axes=[1], starts=[0], ends=step),
+        )

@@ -1,0 +1,52 @@
+"""SLANet (https://arxiv.org/abs/2210.05391): what its two variants share, backbone to head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paddle import nn
+
+from ocr_finetune_trainer.models.backbones.pplcnet import PPLCNet
+from ocr_finetune_trainer.models.heads.sla import SLAHead
+from ocr_finetune_trainer.models.necks.csp_pan import CSPPAN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paddle import Tensor
+
+
+class TableModel(nn.Layer):
+    """Table structure recognition; parameters `backbone.*`, `neck.*`, `head.*`.
+
+    Args:
+        classes: Structure tokens with start and end.
+        box_numbers: Numbers of a cell's box, 4 or 8.
+    """
+
+    def __init__(self, *, classes: int, box_numbers: int) -> None:
+        super().__init__()
+        self.backbone = PPLCNet(scale=1.0)
+        self.neck = CSPPAN(self.backbone.out_channels, out_channels=96)
+        self.head = SLAHead(self.neck.out_channels, classes=classes, box_numbers=box_numbers)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Pictures (N, 3, H, W) to `loc_preds` (N, steps, box_numbers) and `structure_probs` (N, steps, classes)."""
+        return self.head(self.neck(self.backbone(x))[-1])
+
+    def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Decodes with the true tokens.
+
+        Args:
+            x: Pictures (N, 3, H, W).
+            batch: `structure`, classes from the start on, int64 (N, L); `length`, tokens of each structure without
+                start and end, int64 (N,).
+
+        Returns:
+            `structure_probs`: logits (N, steps, classes), `loc_preds`: (N, steps, box_numbers); steps is the longest
+            structure of the batch + 1.
+        """
+        steps = int(batch["length"].max()) + 1
+        features = self.neck(self.backbone(x))[-1]
+        outputs: dict[str, Any] = self.head.teach(features, structure=batch["structure"].astype("int64"), steps=steps)
+        return outputs
