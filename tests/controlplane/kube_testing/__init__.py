@@ -19,7 +19,8 @@ address in 127.100.0.0/16, so a test may serve ``/progress`` there (``bind((pod_
 the machine. A program under test is a process of its own with its own rights::
 
     kubeconfig = plane.service_account(name="operator", namespace=namespace, cluster_role="ocr-finetune-operator")
-    operator = plane.spawn("operator", [sys.executable, "-m", "ocr_finetune_operator"], env={"KUBECONFIG": str(kubeconfig)})
+    command = [sys.executable, "-m", "ocr_finetune_operator"]
+    operator = plane.spawn("operator", command, env={"KUBECONFIG": str(kubeconfig)})
     ...
     operator.kill(); operator.start()
 

@@ -245,9 +245,6 @@ def _namespace(manifest: Manifest) -> str | None:
 
 
 def _path(kind: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
-    if kind in _UNCHANGED_PLURAL:
-        plural = kind.lower()
-    else:
-        plural = _PLURALS.get(kind, kind.lower() + "s")
+    plural = kind.lower() if kind in _UNCHANGED_PLURAL else _PLURALS.get(kind, kind.lower() + "s")
     scope = [] if namespace is None or kind in _CLUSTER_SCOPED else ["namespaces", namespace]
     return "/".join(part for part in [_GROUP[kind], *scope, plural, name, subresource] if part)

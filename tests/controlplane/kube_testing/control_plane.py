@@ -339,6 +339,7 @@ class ControlPlane:
             f"--service-account-private-key-file={self.folder / 'account.key'}",
             f"--root-ca-file={self.ca_file}",
             "--authorization-always-allow-paths=/healthz,/metrics",
+            "--node-monitor-period=1s",
             "--kube-api-qps=1000",
             "--kube-api-burst=2000",
             *self._controller_manager_flags,

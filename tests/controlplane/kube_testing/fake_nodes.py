@@ -49,7 +49,8 @@ _IS_OVER = (_exists(".metadata.deletionTimestamp"), _among(".status.phase", "Fai
 
 _RUNNING = """
 {{ $now := Now }}
-{{ $ip := PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or .metadata.uid "" ) .metadata.name .metadata.namespace }}
+{{ $meta := .metadata }}
+{{ $ip := PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or $meta.uid "" ) $meta.name $meta.namespace }}
 phase: Running
 startTime: {{ $now | Quote }}
 hostIP: {{ NodeIPWith .spec.nodeName | Quote }}
@@ -97,7 +98,13 @@ containerStatuses:
   ready: false
   started: false
   restartCount: 0
-  state: {terminated: {exitCode: CODE, reason: REASON, message: MESSAGE, startedAt: {{ $started | Quote }}, finishedAt: {{ $now | Quote }}}}
+  state:
+    terminated:
+      exitCode: CODE
+      reason: REASON
+      message: MESSAGE
+      startedAt: {{ $started | Quote }}
+      finishedAt: {{ $now | Quote }}
 {{ end }}
 """
 
@@ -183,12 +190,8 @@ def _ended(*, code: int, reason: str, message: str) -> str:
         .replace("CODE", str(code))
         .replace("REASON", json.dumps(reason))
         # The template language must not see braces of the message.
-        .replace("MESSAGE", "{{ %s | Quote }}" % _go_string(message))
+        .replace("MESSAGE", "{{ " + json.dumps(message) + " | Quote }}")
     )
-
-
-def _go_string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=True)
 
 
 def ordinary_stages() -> list[Manifest]:

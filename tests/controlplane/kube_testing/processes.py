@@ -112,7 +112,7 @@ class Process:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (it makes one system call)
             )
         return self
 
