@@ -276,6 +276,7 @@ def _sentence(item: Mapping[str, Any], location: Path_, root: type[BaseModel]) -
 
 _DURATION_EXAMPLE = "a duration such as 90s, 10m or 1h30m"
 _EXAMPLES = {
+    "every": _DURATION_EXAMPLE,
     "maxRejected": "a percentage such as 1%",
     "freeze": "none, backbone or stages:2",
     "name": "small letters, digits and hyphens",

@@ -1,0 +1,1 @@
+"""The trainer: prepares data, trains, evaluates and exports models, on this machine or in a pod."""

@@ -86,8 +86,8 @@ class RunDisplay:
     def end(self, stage: Stage, result: StageResult) -> None:
         """A stage has ended."""
         mark = "[green]✓[/]" if result.succeeded else "[red]✗[/]"
-        completed = {"completed": 100} if result.succeeded else {}
-        self._bars.update(self._tasks[stage], mark=mark, detail=_outcome(result), **completed)
+        completed = 100 if result.succeeded else None
+        self._bars.update(self._tasks[stage], mark=mark, detail=_outcome(result), completed=completed)
         self._bars.stop_task(self._tasks[stage])
         if not self._live and not self._quiet:
             err.print(f"{stage.value}: {_outcome(result)}", markup=False)
