@@ -32,7 +32,8 @@ class TableModel(nn.Layer):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Pictures (N, 3, H, W) to `loc_preds` (N, steps, box_numbers) and `structure_probs` (N, steps, classes)."""
-        return self.head(self.neck(self.backbone(x))[-1])
+        outputs: dict[str, Tensor] = self.head(self.neck(self.backbone(x))[-1])
+        return outputs
 
     def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """Decodes with the true tokens.

@@ -1,4 +1,4 @@
-"""PP-LCNet (https://arxiv.org/abs/2109.15099): depth-wise separable convolutions, hard-swish, attention at the end only.
+"""PP-LCNet (https://arxiv.org/abs/2109.15099): depth-wise separable convolutions, hard-swish, attention at the end.
 
 Table recognition takes the maps of its last four stages, the text-line classifier adds a head of its own. Parameter
 names are those that PaddleOCR and PaddleClas share: `conv1.*`, `blocks2.0.dw_conv.*`, `blocks6.0.se.*` and so on.
