@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 OFFICIAL_SITE = "https://paddle-model-ecology.bj.bcebos.com/paddlex"
 
@@ -40,6 +40,7 @@ class ModelInfo:
         dictionary_size: Characters in the official dictionary, without the space; 0 if the model has none.
         guided: Whether it has a guided (GTC) branch that fine-tuning keeps by default.
         can_guide: Whether it has a guided branch at all.
+        guide: The decoder of the guided branch, `nrtr` or `sar`: it decides how labels are written for it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelInfo:
     dictionary_size: int = 0
     guided: bool = False
     can_guide: bool = False
+    guide: Literal["nrtr", "sar"] = "nrtr"
 
     @property
     def module(self) -> str:
@@ -89,6 +91,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         dictionary_size=18383,
         guided=True,
         can_guide=True,
+        guide="sar",
     ),
     ModelInfo(
         name="PP-OCRv5_server_rec",
