@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import run, stage, version
+    from ocr_finetune_trainer.cli import init, run, stage, version
 
     application = typer.Typer(
         name="ocrft",
@@ -28,6 +28,7 @@ def _application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         callback=version.callback,
     )
+    application.command("init")(init.init)
     application.command("run")(run.run)
     run.add_stage_commands(application)
     application.command("stage", hidden=True)(stage.stage)
