@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from ocr_finetune_api.exit_codes import ExitCode, FailureClass
-from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.plan import Stage, StagePlan, content_hash
 from ocr_finetune_api.spec import ApiModel
 
 SCHEMA_VERSION = 1
@@ -51,6 +51,12 @@ class StageResult(ApiModel):
     def succeeded(self) -> bool:
         """Whether the stage did what it is for."""
         return self.exit_code == ExitCode.OK
+
+    @property
+    def output_hash(self) -> str:
+        """Identifies what came out, so that the next stage runs again when that has changed."""
+        values = self.model_dump(mode="json", include={"input_hash", "metrics", "artifacts", "details"})
+        return content_hash(values)
 
     def to_json(self) -> str:
         """The whole document."""
@@ -96,6 +102,16 @@ def parse(text: str) -> StageResult | None:
         return StageResult.model_validate(values)
     except (json.JSONDecodeError, ValidationError):
         return None
+
+
+def input_hash(planned: StagePlan, earlier: StageResult | None) -> str:
+    """Identifies all that a stage's result depends on: the spec, and what came out of the stage before it.
+
+    Args:
+        planned: The stage.
+        earlier: The result of the stage before it; None for the first.
+    """
+    return planned.input_hash if earlier is None else content_hash([planned.input_hash, earlier.output_hash])
 
 
 def read(path: Path) -> StageResult | None:

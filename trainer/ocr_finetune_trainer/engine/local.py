@@ -21,7 +21,7 @@ from typing import IO
 from ocr_finetune_api import results, run_config
 from ocr_finetune_api.exit_codes import ConfigurationError, ExitCode, OutputError, class_of
 from ocr_finetune_api.manifest import OCRFineTune, rewrite_uris
-from ocr_finetune_api.plan import Plan, Stage, StagePlan, plan
+from ocr_finetune_api.plan import STAGES, Plan, Stage, StagePlan, plan
 from ocr_finetune_api.progress import Progress
 from ocr_finetune_api.results import StageResult
 from ocr_finetune_api.run_config import Rendezvous, RunConfig, RunIdentity
@@ -71,8 +71,12 @@ class LocalEngine:
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of a stage, if it is done for the manifest as it stands."""
+        earlier = self.result(STAGES[STAGES.index(stage) - 1]) if stage is not STAGES[0] else None
+        if earlier is None and stage is not STAGES[0]:
+            return None
         result = results.read(self.workspace.result(stage))
-        return result if result and result.succeeded and result.input_hash == self.plan[stage].input_hash else None
+        is_done = result and result.succeeded and result.input_hash == results.input_hash(self.plan[stage], earlier)
+        return result if is_done else None
 
     def run(self, stage: Stage, *, watch: Watcher) -> StageResult:
         """Runs one stage to its end; call it within `lock`.
@@ -214,13 +218,14 @@ class LocalEngine:
     def _result(
         self, planned: StagePlan, *, failed_node: int | None, logs: Sequence[Path], since: float
     ) -> StageResult:
+        done = self.result(planned.stage)
+        if failed_node is None and done is not None:
+            return done
         path = self.workspace.result(planned.stage)
-        result = results.read(path)
-        fresh = result is not None and result.input_hash == planned.input_hash
-        if failed_node is None and fresh and result is not None and result.succeeded:
-            return result
-        if fresh and result is not None and not result.succeeded and path.stat().st_mtime >= since - 1:
-            return result
+        failed = results.read(path)
+        # A second of tolerance: file systems round the time of a change.
+        if failed is not None and not failed.succeeded and path.stat().st_mtime >= since - 1:
+            return failed
         return self._without_result(planned, failed_node or 0, logs[failed_node or 0])
 
     def _without_result(self, planned: StagePlan, node: int, log: Path) -> StageResult:

@@ -18,8 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 from ocr_finetune_api import results
-from ocr_finetune_api.exit_codes import ExitCode, OCRFineTuneError, StopRequested, class_of
-from ocr_finetune_api.plan import Stage, StagePlan, plan
+from ocr_finetune_api.exit_codes import ExitCode, InputMissingError, OCRFineTuneError, StopRequested, class_of
+from ocr_finetune_api.plan import STAGES, Stage, StagePlan, plan
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_api.results import StageResult
 from ocr_finetune_api.run_config import RunConfig
@@ -51,20 +51,22 @@ def run_stage(stage: Stage, *, config: RunConfig, root: Path) -> StageResult:
     """
     workspace = Workspace(root, run_folder(config.run.name, config.run.uid))
     planned = plan(config.spec)[stage]
-    done = results.read(workspace.result(stage))
-    if done is not None and done.succeeded and done.input_hash == planned.input_hash and _is_current(stage, done):
-        logger.info("%s is done for these inputs; its result stands", stage.value)
-        return done
     started = _now()
     node_rank = _node_rank()
+    input_hash = planned.input_hash
     try:
+        input_hash = results.input_hash(planned, _earlier(stage, workspace=workspace))
+        done = results.read(workspace.result(stage))
+        if done is not None and done.succeeded and done.input_hash == input_hash and _is_current(done, config):
+            logger.info("%s is done for these inputs; its result stands", stage.value)
+            return done
         outcome = _run(stage, config=config, workspace=workspace, planned=planned, node_rank=node_rank)
     except BaseException as error:
         result = _failure(stage, error, workspace=workspace)
     else:
         result = StageResult(
             stage=stage,
-            input_hash=planned.input_hash,
+            input_hash=input_hash,
             metrics=outcome.metrics,
             artifacts=outcome.artifacts,
             choices=list(outcome.choices),
@@ -73,7 +75,7 @@ def run_stage(stage: Stage, *, config: RunConfig, root: Path) -> StageResult:
         )
     result = result.model_copy(
         update={
-            "input_hash": planned.input_hash,
+            "input_hash": input_hash,
             "attempt": config.attempt,
             "started_at": started,
             "finished_at": _now(),
@@ -104,12 +106,27 @@ def _run(stage: Stage, *, config: RunConfig, workspace: Workspace, planned: Stag
         return outcome
 
 
-def _is_current(stage: Stage, done: StageResult) -> bool:
-    """Whether what a result was made from outside the manifest is still the same; prepare alone reads such things."""
-    is_current: Callable[[StageResult], bool] | None = getattr(
-        import_module(f"ocr_finetune_trainer.stages.{stage.value}"), "is_current", None
-    )
-    return is_current is None or is_current(done)
+def _earlier(stage: Stage, *, workspace: Workspace) -> StageResult | None:
+    """The result of the stage before this one, which must be there."""
+    if stage is STAGES[0]:
+        return None
+    before = STAGES[STAGES.index(stage) - 1]
+    result = results.read(workspace.result(before))
+    if result is None or not result.succeeded:
+        raise InputMissingError(
+            f"{workspace.result(before)}: {before.value} has not succeeded, and {stage.value} works on what it leaves",
+            hint=f"run {before.value} first",
+        )
+    return result
+
+
+def _is_current(done: StageResult, config: RunConfig) -> bool:
+    """Whether what a result was made from outside the workspace is still the same; prepare alone reads such things."""
+    if done.stage is not Stage.PREPARE:
+        return True
+    from ocr_finetune_trainer.stages.prepare import is_current
+
+    return is_current(done, config)
 
 
 def _failure(stage: Stage, error: BaseException, *, workspace: Workspace) -> StageResult:

@@ -1,0 +1,106 @@
+"""Runs `ocrft` as a person does: as a process, on real handwriting."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ocr_finetune_api import results
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.results import StageResult
+from ocr_finetune_api.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits"
+
+Ocrft = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "ocr_finetune_trainer.cli", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def ocrft() -> Ocrft:
+    """Runs `ocrft` to its end."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        defaults: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 500, "env": environment()}
+        return subprocess.run(command(*arguments), **(defaults | options), check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """All 1,797 handwritten digits as folders by character."""
+    folder = tmp_path_factory.mktemp("digits") / "data"
+    runpy.run_path(str(DIGITS / "make_dataset.py"))["write"](folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a test: its manifest and its files."""
+
+    manifest: Path
+    root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        name = yaml.safe_load(self.manifest.read_text(encoding="utf-8"))["metadata"]["name"]
+        return Workspace(self.root, f"{name}-local")
+
+    def result(self, stage: str) -> StageResult:
+        result = results.read(self.workspace.result(Stage(stage)))
+        assert result is not None, f"{stage} left no result"
+        return result
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        document = yaml.safe_load(self.manifest.read_text(encoding="utf-8"))
+        for path, value in changes.items():
+            *parents, last = path.split(".")
+            place = document["spec"]
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        self.manifest.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def make_run(digits: Path) -> Callable[..., Run]:
+    """Writes a manifest for the digits, the demo's with changes, and names a workspace beside it."""
+
+    def make(folder: Path, **changes: Any) -> Run:
+        folder.mkdir(parents=True, exist_ok=True)
+        document = yaml.safe_load((DIGITS / "finetune.yaml").read_text(encoding="utf-8"))
+        document["spec"]["dataset"]["train"][0]["uri"] = str(digits)
+        (folder / "finetune.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        run = Run(folder / "finetune.yaml", folder / "workspace")
+        run.change({key.replace("__", "."): value for key, value in changes.items()})
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, make_run, ocrft) -> tuple[Run, dict[str, Any]]:
+    """The demo, done: the run and what `ocrft run --json` printed."""
+    run = make_run(tmp_path_factory.mktemp("demo"))
+    done = ocrft("run", run.manifest, "--workspace", run.root, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run, json.loads(done.stdout)

@@ -1,0 +1,113 @@
+"""What happens to a run does not lose its work: Ctrl-C, SIGKILL, two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+from conftest import Run, command, environment
+
+DEADLINE_SECONDS = 120
+
+
+def start(run: Run) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("run", run.manifest, "--workspace", run.root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.05)
+
+
+def steps_done(run: Run) -> int:
+    """Steps of the newest checkpoint."""
+    folder = run.workspace.checkpoints
+    names = [path.name for path in folder.iterdir() if path.name[0].isdigit()] if folder.exists() else []
+    return max((int(name.split(".")[0]) for name in names), default=0)
+
+
+@pytest.fixture
+def short(tmp_path, make_run) -> Run:
+    """Long enough to be interrupted in the middle."""
+    return make_run(tmp_path, training__epochs=6, training__checkpoint={"everySteps": 5}, evaluation__gate={})
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_the_next_run_goes_on(short, ocrft):
+    process = start(short)
+    wait_for(lambda: steps_done(short) >= 20, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 75, errors
+    assert "Traceback" not in errors
+    stopped_at = steps_done(short)
+    done = ocrft("run", short.manifest, "--workspace", short.root, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert short.result("train").details["resumedFromStep"] == stopped_at
+
+
+def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_run):
+    process = start(short)
+    wait_for(lambda: steps_done(short) >= 30, process)
+    _kill_training(short)
+    process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode not in (0, 75)
+    assert ocrft("run", short.manifest, "--workspace", short.root).returncode == 0
+    calm = make_run(tmp_path / "calm", training__epochs=6, training__checkpoint={"everySteps": 5}, evaluation__gate={})
+    assert ocrft("run", calm.manifest, "--workspace", calm.root).returncode == 0
+    assert short.result("evaluate").metrics["best"] == calm.result("evaluate").metrics["best"]
+
+
+def test_two_runs_on_one_workspace_do_not_mix(short, ocrft):
+    process = start(short)
+    wait_for(lambda: steps_done(short) >= 5, process)
+    second = ocrft("run", short.manifest, "--workspace", short.root)
+    assert second.returncode == 73
+    assert f"process {process.pid}" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 75
+
+
+def test_nothing_outlives_a_killed_engine(short):
+    process = start(short)
+    wait_for(lambda: steps_done(short) >= 5, process)
+    assert _processes_of(short)
+    process.kill()
+    process.communicate(timeout=DEADLINE_SECONDS)
+    end = time.monotonic() + DEADLINE_SECONDS
+    while _processes_of(short):
+        assert time.monotonic() < end, f"still there: {_processes_of(short)}"
+        time.sleep(0.1)
+
+
+def _processes_of(run: Run) -> dict[int, str]:
+    """Processes that work on a run, by their command lines."""
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if str(run.root) in line and process.pid != os.getpid():
+            found[process.pid] = line
+    return found
+
+
+def _kill_training(run: Run) -> None:
+    """Kills every process of the training stage at once, as a machine that goes dark does."""
+    victims = [pid for pid, line in _processes_of(run).items() if " run " not in line]
+    assert victims, json.dumps(_processes_of(run))
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
