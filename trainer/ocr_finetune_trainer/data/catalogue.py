@@ -1,0 +1,222 @@
+"""All samples of a run at a glance: what has to be known of each to split, check and report on them, without pictures.
+
+About a hundred bytes a sample, so a million fit into memory easily. Everything longer stays in the shards' indexes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ocr_finetune_trainer.data import store
+from ocr_finetune_trainer.data.pictures import decode
+from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
+from ocr_finetune_trainer.data.store import Shard, ViewRow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Catalogue", "Part", "collect"]
+
+_SIDES = {"": -1, "train": TRAIN, "validation": VALIDATION, "test": TEST}
+UNUSED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A source that has been read, as the catalogue takes it.
+
+    Attributes:
+        name: Name of the source.
+        shards: Its shards.
+        side: The side all its samples lie on, or -1 if its own labels or the split decide.
+    """
+
+    name: str
+    shards: Sequence[Shard]
+    side: int = -1
+
+
+@dataclass(kw_only=True)
+class Catalogue:
+    """All samples, column by column; N of them.
+
+    Attributes:
+        folder: The cache's folder of shards.
+        shards: All shards.
+        sources: Names of the sources.
+        shard: int32 (N,): number of the shard.
+        row: int32 (N,): row in it.
+        source: int32 (N,): number of the source.
+        width: int32 (N,): columns of the picture.
+        height: int32 (N,): rows of the picture.
+        boxes: int32 (N,): texts on the page; -1 for a line.
+        group: uint64 (N,): hash of the group, 0 for none.
+        given: int8 (N,): the side its source gives it, or -1.
+        across: uint64 (N,): perceptual hash.
+        down: uint64 (N,): perceptual hash.
+        digest: uint64 (N,): hash of the picture's bytes.
+        contrast: uint8 (N,): of the picture.
+        brightness: uint8 (N,): of the picture.
+        bytes: int32 (N,): encoded size of the picture.
+        texts: The labels, as they are trained.
+        converted: How many pictures were converted, by reason.
+        side: int8 (N,): where it lies; `UNUSED` for a rejected one.
+    """
+
+    folder: Path
+    shards: list[Shard]
+    sources: list[str]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
+    source: NDArray[np.int32]
+    width: NDArray[np.int32]
+    height: NDArray[np.int32]
+    boxes: NDArray[np.int32]
+    group: NDArray[np.uint64]
+    given: NDArray[np.int8]
+    across: NDArray[np.uint64]
+    down: NDArray[np.uint64]
+    digest: NDArray[np.uint64]
+    contrast: NDArray[np.uint8]
+    brightness: NDArray[np.uint8]
+    bytes: NDArray[np.int32]
+    texts: list[str]
+    converted: dict[str, int]
+    side: NDArray[np.int8] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.side = np.zeros(len(self.row), dtype=np.int8)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def _index(self, shard: int) -> pa.Table:
+        return _read_index(self.folder / f"{self.shards[shard].name}.index.arrow")
+
+    def place(self, index: int) -> str:
+        """Where the label of a sample stands, with its picture."""
+        table = self._index(int(self.shard[index]))
+        row = int(self.row[index])
+        return _origin(table.column("place")[row].as_py(), table.column("path")[row].as_py())
+
+    def image(self, index: int) -> bytes:
+        """The encoded picture of a sample."""
+        reader = pa.ipc.open_file(pa.memory_map(str(self.folder / f"{self.shards[int(self.shard[index])].name}.arrow")))
+        batch, row = divmod(int(self.row[index]), store.ROWS_A_BATCH)
+        content: bytes = reader.get_batch(batch).column(0)[row].as_py()
+        return content
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """The decoded picture of a sample: uint8 (H, W, 3), BGR."""
+        return decode(self.image(index))
+
+    def rows(self, chosen: NDArray[np.int64]) -> Iterator[ViewRow]:
+        """The rows of a view, for samples in rising order; one shard's index is open at a time."""
+        shard = -1
+        groups: list[str] = []
+        origins: list[str] = []
+        for index in chosen:
+            number = int(self.shard[index])
+            if number != shard:
+                table = self._index(number)
+                groups = table.column("group").to_pylist()
+                places, paths = table.column("place").to_pylist(), table.column("path").to_pylist()
+                origins = [_origin(place, path) for place, path in zip(places, paths, strict=True)]
+                shard = number
+            row = int(self.row[index])
+            yield ViewRow(
+                shard=number,
+                row=row,
+                text=self.texts[index],
+                width=int(self.width[index]),
+                height=int(self.height[index]),
+                source=int(self.source[index]),
+                group=groups[row],
+                origin=origins[row],
+                digest=int(self.digest[index]),
+            )
+
+
+def _origin(place: str, path: str) -> str:
+    return place if place.endswith(path) else f"{place} ({path})"
+
+
+@lru_cache(maxsize=64)
+def _read_index(path: Path) -> pa.Table:
+    return store.read_table(path)[0]
+
+
+def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
+    """Reads the indexes of all shards.
+
+    Args:
+        parts: The sources.
+        folder: The cache's folder of shards.
+        group_by: `auto`, `none`, or a regular expression on the picture's path whose first group names the group.
+    """
+    pattern = re.compile(group_by) if group_by not in ("auto", "none") else None
+    shards: list[Shard] = []
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    texts: list[str] = []
+    converted: dict[str, int] = {}
+    for number, part in enumerate(parts):
+        for shard in part.shards:
+            table, _ = store.read_table(folder / f"{shard.name}.index.arrow")
+            count = len(table)
+            columns["shard"].append(np.full(count, len(shards), dtype=np.int32))
+            columns["row"].append(np.arange(count, dtype=np.int32))
+            columns["source"].append(np.full(count, number, dtype=np.int32))
+            columns["group"].append(_groups(table, part.name, group_by, pattern))
+            given = [part.side if part.side >= 0 else _SIDES[side] for side in table.column("split").to_pylist()]
+            columns["given"].append(np.asarray(given, dtype=np.int8))
+            for name, theirs in _COLUMNS.items():
+                if theirs:
+                    columns[name].append(table.column(theirs).to_numpy())
+            texts.extend(table.column("text").to_pylist())
+            for reason in table.column("converted").to_pylist():
+                if reason:
+                    converted[reason] = converted.get(reason, 0) + 1
+            shards.append(shard)
+    whole = {
+        name: np.concatenate(values) if values else np.zeros(0, dtype=_TYPES.get(name, np.int32))
+        for name, values in columns.items()
+    }
+    return Catalogue(
+        folder=folder, shards=shards, sources=[part.name for part in parts], texts=texts, converted=converted, **whole
+    )
+
+
+# Columns of the catalogue, and those of the shards' indexes that they are read from; empty: made here.
+_COLUMNS = {
+    "shard": "", "row": "", "source": "", "group": "", "given": "", "width": "width", "height": "height",
+    "boxes": "boxes", "across": "hash_across", "down": "hash_down", "digest": "digest", "contrast": "contrast",
+    "brightness": "brightness", "bytes": "bytes",
+}  # fmt: skip
+_TYPES = {"group": np.uint64, "across": np.uint64, "down": np.uint64, "digest": np.uint64, "given": np.int8,
+          "contrast": np.uint8, "brightness": np.uint8}  # fmt: skip
+
+
+def _groups(table: pa.Table, source: str, group_by: str, pattern: re.Pattern[str] | None) -> NDArray[np.uint64]:
+    if group_by == "none":
+        return np.zeros(len(table), dtype=np.uint64)
+    if pattern is None:
+        names = table.column("group").to_pylist()
+    else:
+        found = (pattern.search(path) for path in table.column("path").to_pylist())
+        names = [(match.group(1 if match.re.groups else 0) or "") if match else "" for match in found]
+    return np.asarray([_hash(source, name) if name else 0 for name in names], dtype=np.uint64)
+
+
+@lru_cache(maxsize=4096)
+def _hash(source: str, name: str) -> int:
+    digest = hashlib.blake2b(f"{source}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") | 1

@@ -1,0 +1,108 @@
+"""Finds pictures that are the same, or look the same, among any number of them.
+
+Two perceptual hashes of 64 bits each propose pairs; a comparison of the pictures themselves, made small and grey, decides. So
+two different sevens of one writer stay two pictures, and one picture saved twice with another quality is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["candidates", "find", "looks_same"]
+
+DISTANCE = 5  # bits of 128
+_BANDS = 8  # any two hashes within DISTANCE share at least one of 8 bands of 16 bits
+_NEIGHBOURS = 16  # pictures of one band, sorted by hash, that each is compared with: blank ones would make it quadratic
+
+
+def candidates(across: NDArray[np.uint64], down: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Pairs of pictures whose hashes are close.
+
+    Args:
+        across: uint64 (N,): first hash.
+        down: uint64 (N,): second hash.
+
+    Returns:
+        int64 (M, 2): pairs, the smaller number first, each once, in order.
+    """
+    pairs: list[NDArray[np.int64]] = []
+    for band in range(_BANDS):
+        values, shift = (across, band) if band < 4 else (down, band - 4)
+        key = (values >> np.uint64(16 * shift)) & np.uint64(0xFFFF)
+        order = np.lexsort((down, across, key))
+        for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+            left, right = order[:-step], order[step:]
+            close = key[left] == key[right]
+            if not close.any():
+                break
+            left, right = left[close], right[close]
+            distance = np.bitwise_count(across[left] ^ across[right]).astype(np.int64)
+            distance += np.bitwise_count(down[left] ^ down[right])
+            near = distance <= DISTANCE
+            found = np.stack([np.minimum(left[near], right[near]), np.maximum(left[near], right[near])], axis=1)
+            pairs.append(found.astype(np.int64))
+    if not pairs:
+        return np.zeros((0, 2), dtype=np.int64)
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def looks_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
+    """Whether two pictures show the same, whatever their size and compression.
+
+    Args:
+        first: uint8 (H, W, 3), BGR.
+        second: As `first`.
+    """
+    ratio = (first.shape[1] / first.shape[0]) / (second.shape[1] / second.shape[0])
+    if not 0.9 < ratio < 1.1:
+        return False
+    a, b = (_small(picture) for picture in (first, second))
+    spread = max(float(a.std()), float(b.std()))
+    if spread < 4.0:
+        return abs(float(a.mean()) - float(b.mean())) < 8.0
+    difference = float(np.abs(a - b).mean())
+    return difference < 0.06 * spread + 1.0
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    wide = int(np.clip(round(32 * picture.shape[1] / picture.shape[0]), 8, 256))
+    return np.asarray(cv2.resize(grey, (wide, 32), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def find(
+    across: NDArray[np.uint64],
+    down: NDArray[np.uint64],
+    digest: NDArray[np.uint64],
+    *,
+    picture: Callable[[int], NDArray[np.uint8]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Finds exact and near duplicates.
+
+    Args:
+        across: uint64 (N,): first hash of each picture.
+        down: uint64 (N,): second hash.
+        digest: uint64 (N,): hash of each picture's bytes.
+        picture: Gives a picture by number, for the comparison of those that are proposed.
+
+    Returns:
+        Exact pairs and near pairs, int64 (M, 2) each. Of many equal pictures each is paired with the one before it.
+    """
+    order = np.argsort(digest, kind="stable")
+    equal = np.flatnonzero(digest[order[1:]] == digest[order[:-1]])
+    exact = np.stack([order[equal], order[equal + 1]], axis=1).astype(np.int64)
+    proposed = candidates(across, down)
+    proposed = proposed[digest[proposed[:, 0]] != digest[proposed[:, 1]]]
+    near = [pair for pair in proposed if _is_same(picture, pair)]
+    return exact, np.asarray(near, dtype=np.int64).reshape(-1, 2)
+
+
+def _is_same(picture: Callable[[int], NDArray[np.uint8]], pair: NDArray[np.int64]) -> bool:
+    return looks_same(picture(int(pair[0])), picture(int(pair[1])))

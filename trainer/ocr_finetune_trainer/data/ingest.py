@@ -1,0 +1,293 @@
+"""From a source to shards: every picture is opened once, by as many processes as there are cores.
+
+Records are taken in runs of a fixed length. A run becomes one shard under the hash of its records (names, sizes, times
+and labels), so a shard that exists is not made again: after a kill, for the next run, or when samples were appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocr_finetune_api.exit_codes import DataError, ExitCode, OCRFineTuneError
+from ocr_finetune_trainer.data import pictures, store
+from ocr_finetune_trainer.data.crops import cut
+from ocr_finetune_trainer.data.files import Files
+from ocr_finetune_trainer.data.pictures import Picture, PictureError
+from ocr_finetune_trainer.data.records import Box, Problem, Record
+from ocr_finetune_trainer.data.store import Shard
+from ocr_finetune_trainer.processes import end_with_parent
+
+__all__ = ["Ingested", "ingest"]
+
+RECORDS_A_SHARD = 4096
+BYTES_A_SHARD = 128 << 20
+_VERSION = 1  # of what a shard holds for a given record; raise it when that changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingested:
+    """What came of a source.
+
+    Attributes:
+        shards: Its shards, in the order of its records.
+        problems: Everything that is wrong with it.
+        records: How many samples its labels speak of.
+        reused: How many shards were there already.
+    """
+
+    shards: list[Shard]
+    problems: list[Problem]
+    records: int
+    reused: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """Records that become one shard."""
+
+    records: list[Record] = field(default_factory=list)
+    size: int = 0
+
+    def is_full(self) -> bool:
+        return len(self.records) >= RECORDS_A_SHARD or self.size >= BYTES_A_SHARD
+
+
+def ingest(
+    files: Files,
+    found: Iterator[Record | Problem],
+    *,
+    folder: Path,
+    crop: bool,
+    workers: int,
+    done: Callable[[int], None] = lambda _: None,
+) -> Ingested:
+    """Makes shards of all records.
+
+    Args:
+        files: The files of the source.
+        found: What its layout reads.
+        folder: The cache's folder of shards.
+        crop: Whether texts are cut out of pages.
+        workers: Processes that open pictures; with 1, or for a source of one shard, this one does.
+        done: Told how many records have been dealt with, as they are.
+
+    Raises:
+        OSError: The cache can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    problems: list[Problem] = []
+    shards: list[Shard] = []
+    counts = {"records": 0, "reused": 0}
+    runs = _runs(found, problems, counts)
+    first = list(_take(runs, 2))
+    if workers <= 1 or len(first) < 2:
+        for run in chain(first, runs):
+            summary = _shard(files, run.records, folder, crop)
+            _count(summary, shards, problems, counts)
+            done(len(run.records))
+    else:
+        _in_parallel(files, chain(first, runs), folder, crop, workers, shards, problems, counts, done)
+    return Ingested(shards=shards, problems=problems, records=counts["records"], reused=counts["reused"])
+
+
+def _take(runs: Iterator[_Run], count: int) -> Iterator[_Run]:
+    for _ in range(count):
+        try:
+            yield next(runs)
+        except StopIteration:
+            return
+
+
+def _runs(found: Iterator[Record | Problem], problems: list[Problem], counts: dict[str, int]) -> Iterator[_Run]:
+    run = _Run()
+    for item in found:
+        if isinstance(item, Problem):
+            problems.append(item)
+            counts["records"] += item.samples
+            continue
+        counts["records"] += 1
+        run.records.append(item)
+        run.size += item.member.size
+        if run.is_full():
+            yield run
+            run = _Run()
+    if run.records:
+        yield run
+
+
+def _in_parallel(
+    files: Files,
+    runs: Iterator[_Run],
+    folder: Path,
+    crop: bool,
+    workers: int,
+    shards: list[Shard],
+    problems: list[Problem],
+    counts: dict[str, int],
+    done: Callable[[int], None],
+) -> None:
+    # Spawned, not forked: the stage has a thread that reports progress, and a fork would copy its locks.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+    waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
+
+    def finish() -> None:
+        size, future = waiting.popleft()
+        _count(future.result(), shards, problems, counts)
+        done(size)
+
+    try:
+        for run in runs:
+            waiting.append((len(run.records), pool.submit(_shard, files, run.records, folder, crop)))
+            while len(waiting) > workers + 2:
+                finish()
+        while waiting:
+            finish()
+    except BrokenProcessPool as error:
+        raise OCRFineTuneError(
+            "a process that opens pictures was killed, most likely because memory ran out",
+            hint="give prepare more memory, or set OCRFT_PREPARE_WORKERS=1; what was finished is kept",
+            exit_code=ExitCode.STORAGE,
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _count(summary: dict[str, Any], shards: list[Shard], problems: list[Problem], counts: dict[str, int]) -> None:
+    if summary["rows"]:
+        shards.append(Shard(name=summary["name"], size=summary["size"]))
+    problems.extend(Problem(**values) for values in summary["problems"])
+    counts["records"] += summary["extra"]
+    counts["reused"] += summary["reused"]
+
+
+def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
+    identity = hashlib.sha256(f"{_VERSION}\0{store.FORMAT}\0{crop}\0{getattr(files, 'root', '')}\0".encode())
+    identity.update(str(getattr(files, "path", "")).encode())
+    for record in records:
+        values = (asdict(record.member), record.place, record.text, record.group, record.split,
+                  [asdict(box) for box in record.boxes] if record.boxes is not None else None)  # fmt: skip
+        identity.update(json.dumps(values, ensure_ascii=True).encode())
+    return identity.hexdigest()[:32]
+
+
+def _shard(files: Files, records: list[Record], folder: Path, crop: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Makes one shard, or finds it made; gives what is known of it as plain values, to travel between processes."""
+    name = _key(files, records, crop=crop)
+    made = _made(folder, name)
+    if made is not None:
+        return {**made, "reused": 1}
+    rows: list[dict[str, Any]] = []
+    index: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    extra = 0
+    for record in records:
+        try:
+            parts = _samples(files, record, crop=crop, problems=problems)
+        except PictureError as error:
+            problems.append(
+                Problem(kind=error.kind, place=record.place, what=f"{record.member.name}: {error}", hint=error.hint)
+            )
+            continue
+        extra += len(parts) - 1
+        for picture, text, boxes in parts:
+            rows.append(_row(picture, boxes))
+            index.append(_index_row(record, picture, text, boxes))
+    about = {"rows": len(rows), "problems": [problem.to_json() for problem in problems], "extra": extra}
+    shard = store.write_shard(folder, name, pictures=rows, index=index, about=about)
+    return {"name": name, "size": shard.size, "reused": 0, **about}
+
+
+def _made(folder: Path, name: str) -> dict[str, Any] | None:
+    file = folder / f"{name}.index.arrow"
+    if not file.exists():
+        return None
+    try:
+        _, about = store.read_table(file)
+        if (folder / f"{name}.arrow").stat().st_size != about["size"]:
+            return None
+    except (OSError, KeyError, DataError):
+        return None
+    return {"name": name, **about}
+
+
+_Part = tuple[Picture, str, tuple[Box, ...] | None]
+
+
+def _samples(files: Files, record: Record, *, crop: bool, problems: list[Problem]) -> list[_Part]:
+    try:
+        content = files.read(record.member)
+    except OSError as error:
+        raise PictureError("unreadable-picture", f"can't be read ({error.strerror or error})") from error
+    picture = pictures.inspect(content)
+    if record.boxes is None:
+        return [(picture, record.text, None)]
+    if not crop:
+        return [(picture, "", record.boxes)]
+    return _cut_out(picture, record, problems)
+
+
+def _cut_out(picture: Picture, record: Record, problems: list[Problem]) -> list[_Part]:
+    page = pictures.decode(picture.content)
+    lossless = picture.content[:2] != b"\xff\xd8"
+    parts: list[_Part] = []
+    for number, box in enumerate(record.boxes or (), start=1):
+        if box.ignored:
+            continue
+        line = cut(page, box.points)
+        if line is None:
+            problems.append(
+                Problem(
+                    kind="bad-box",
+                    place=record.place,
+                    what=f"box {number} of {record.member.name} has no area",
+                    hint="draw it again",
+                )  # fmt: skip
+            )
+            continue
+        parts.append((pictures.inspect(pictures.encode(line, lossless=lossless)), box.text, None))
+    return parts
+
+
+def _row(picture: Picture, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
+    if boxes is None:
+        return {"image": picture.content, "points": None, "texts": None, "ignored": None}
+    return {
+        "image": picture.content,
+        "points": [np.asarray(box.points, dtype=np.float32).ravel() for box in boxes],
+        "texts": [box.text for box in boxes],
+        "ignored": [box.ignored for box in boxes],
+    }
+
+
+def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
+    digest = hashlib.blake2b(picture.content, digest_size=8).digest()
+    return {
+        "text": text,
+        "width": picture.width,
+        "height": picture.height,
+        "boxes": -1 if boxes is None else len(boxes),
+        "group": record.group or (record.member.name if record.boxes is not None else ""),
+        "split": record.split,
+        "path": record.member.name,
+        "place": record.place,
+        "converted": picture.converted,
+        "bytes": len(picture.content),
+        "contrast": picture.contrast,
+        "brightness": picture.brightness,
+        "hash_across": picture.hashes[0],
+        "hash_down": picture.hashes[1],
+        "digest": int.from_bytes(digest, "big"),
+    }

@@ -1,0 +1,303 @@
+"""Makes batches ahead of training, in processes of its own, in an order that does not depend on how many there are.
+
+Batches travel through anonymous shared memory: no file in /dev/shm, nothing left behind by a kill, and no limit but the
+machine's memory, which is checked before the first process starts. A process that dies or hangs is named with the sample
+it was working on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import psutil
+
+from ocr_finetune_api.exit_codes import ConfigurationError, DataError, ExitCode, OCRFineTuneError
+from ocr_finetune_trainer.data.worker import HEADER, SampleError, Task, layout_of, make_batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ocr_finetune_trainer.data.order import Order
+    from ocr_finetune_trainer.data.store import DataSet
+
+__all__ = ["Batch", "Loader"]
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, "NDArray[Any]"]
+SLOTS = 3  # batches a worker may have ready
+
+
+class Loader:
+    """Iterates over the batches of one rank, from a position on, epoch after epoch, for ever.
+
+    Each batch is a dict of numpy arrays of its own: those of the transform, with `index` int64 (N,), the numbers of the
+    samples, and `source` int32 (N,). In the last steps of an epoch N may be smaller, and 0 where there are more ranks
+    than samples in a step.
+
+    Attributes:
+        dataset: The data set.
+        order: The order.
+        waited: Seconds the caller has waited for batches so far.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        order: Order,
+        transform: Any,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        start: tuple[int, int] = (0, 0),
+        seed: int = 0,
+        stall_timeout: float = 300.0,
+    ) -> None:
+        """Prepares the loader; processes start with the first batch.
+
+        Args:
+            dataset: The data set.
+            order: The order.
+            transform: See `data.worker.make_batch`; it must be picklable where there are workers.
+            rank: Which rank this is.
+            world: How many ranks there are.
+            workers: Processes; 0 makes batches in this one.
+            start: Epoch and step to begin with.
+            seed: Seed of the augmentation.
+            stall_timeout: Seconds after which a batch counts as hung.
+        """
+        self.dataset = dataset
+        self.order = order
+        self.waited = 0.0
+        self._transform = transform
+        self._rank = rank
+        self._world = world
+        self._count = workers
+        self._position = start
+        self._seed = seed
+        self._timeout = stall_timeout
+        self._workers: list[_Worker] = []
+
+    def task(self, epoch: int, step: int, *, slot: int = 0) -> Task:
+        """The part of a step that this rank makes."""
+        everyone = self.order.step(epoch, step)
+        mine = np.array_split(everyone, self._world)[self._rank]
+        return Task(epoch, step, slot, mine, everyone)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """Makes one batch here and now, the same that iterating gives at this position.
+
+        Raises:
+            DataError: A sample can't be used.
+        """
+        try:
+            return make_batch(self.dataset, self._transform, self.task(epoch, step), seed=self._seed)
+        except SampleError as error:
+            raise _unusable(error.origin, error.reason) from error
+
+    def _positions(self, start: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        epoch, step = start
+        while True:
+            if step >= self.order.steps_per_epoch:
+                epoch, step = epoch + 1, 0
+            yield epoch, step
+            step += 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from the position on; it moves on with each."""
+        return self._alone() if self._count < 1 else self._together()
+
+    def _alone(self) -> Iterator[Batch]:
+        for epoch, step in self._positions(self._position):
+            self._position = (epoch, step + 1)
+            began = time.monotonic()
+            batch = self.batch(epoch, step)
+            self.waited += time.monotonic() - began
+            yield batch
+
+    def _together(self) -> Iterator[Batch]:
+        self._start()
+        asked = self._positions(self._position)
+        due: list[tuple[int, int, _Worker, int]] = []
+        turn = 0
+        while True:
+            while len(due) < SLOTS * len(self._workers):
+                epoch, step = next(asked)
+                worker = self._workers[turn % len(self._workers)]
+                slot = (turn // len(self._workers)) % SLOTS
+                worker.ask(self.task(epoch, step, slot=slot))
+                due.append((epoch, step, worker, slot))
+                turn += 1
+            epoch, step, worker, slot = due.pop(0)
+            began = time.monotonic()
+            batch = worker.take(epoch, step, timeout=self._timeout)
+            self.waited += time.monotonic() - began
+            self._position = (epoch, step + 1)
+            yield batch
+
+    def _start(self) -> None:
+        if self._workers:
+            return
+        slot_bytes = self._slot_bytes()
+        _check_memory(self._count, SLOTS, slot_bytes)
+        message = pickle.dumps((self.dataset, self._transform, self._seed, slot_bytes))
+        self._workers = [_Worker(number, slot_bytes, self.dataset) for number in range(self._count)]
+        for worker in self._workers:
+            worker.send_bytes(message)
+
+    def _slot_bytes(self) -> int:
+        """Bytes of the largest batch. Memory is taken only where it is written, so a generous bound costs nothing."""
+        first = self.task(*next(self._positions(self._position)))
+        batch = make_batch(self.dataset, self._transform, first, seed=self._seed)
+        _, size = layout_of(batch)
+        rows = max(len(first.indices), 1)
+        most = -(-self.order.batch_size // self._world)
+        geometry = getattr(self._transform, "geometry", None)
+        widest = getattr(geometry, "max_width", 0)
+        growth = widest / batch["image"].shape[2] if widest and "image" in batch else 1.0
+        return int(size / rows * most * max(growth, 1.0) * 1.25) + (1 << 20)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Worker:
+    """One process that makes batches, seen from outside."""
+
+    def __init__(self, number: int, slot_bytes: int, dataset: DataSet) -> None:
+        self._number = number
+        self._slot_bytes = slot_bytes
+        self._dataset = dataset
+        descriptor = os.memfd_create(f"ocrft-batches-{number}")
+        size = -(-(HEADER + SLOTS * slot_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+        os.ftruncate(descriptor, size)
+        self._memory = mmap.mmap(descriptor, size)
+        struct.pack_into("<q", self._memory, 0, -1)
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ocr_finetune_trainer.data.worker", str(theirs.fileno()), str(descriptor)],
+                pass_fds=(theirs.fileno(), descriptor),
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            theirs.close()
+            os.close(descriptor)
+        self._connection = Connection(ours.detach())
+        self._ready = False
+
+    def send_bytes(self, message: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send_bytes(message)
+
+    def ask(self, task: Task) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `take` says that it died, and why
+            self._connection.send(task)
+
+    def take(self, epoch: int, step: int, *, timeout: float) -> Batch:
+        answer = self._receive(timeout)
+        if answer[0] == "ready":
+            answer = self._receive(timeout)
+        if answer[0] == "sample":
+            raise _unusable(answer[4], answer[5])
+        if answer[0] == "large":
+            raise OCRFineTuneError(f"a batch of {answer[3]} bytes is larger than expected", hint="please report this")
+        if answer[1:3] != (epoch, step):
+            raise OCRFineTuneError(f"data worker {self._number} sent batch {answer[1:3]} instead of {(epoch, step)}")
+        _, _, _, slot, layout = answer
+        base = HEADER + slot * self._slot_bytes
+        return {
+            name: np.ndarray(shape, dtype, buffer=self._memory, offset=base + offset).copy()
+            for name, dtype, shape, offset in layout
+        }
+
+    def _receive(self, timeout: float) -> tuple[Any, ...]:
+        if not wait([self._connection], timeout):
+            raise OCRFineTuneError(
+                f"data worker {self._number} has made no batch for {timeout:.0f} s; it is at {self._sample()}",
+                hint="look whether its storage hangs, or whether that picture is extremely large",
+                exit_code=ExitCode.INTERNAL,
+            )
+        try:
+            answer: tuple[Any, ...] = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            code = self._process.wait(timeout=10)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise OCRFineTuneError(
+                f"data worker {self._number} {how} while it was at {self._sample()}",
+                hint="signal 9 means that memory ran out: lower training.workers; 7 that a data file was cut off",
+                exit_code=ExitCode.INTERNAL,
+            ) from None
+        return answer
+
+    def _sample(self) -> str:
+        (index,) = struct.unpack_from("<q", self._memory, 0)
+        return f"sample {index} ({self._dataset.origin(index)})" if index >= 0 else "its start"
+
+    def close(self) -> None:
+        self._connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(BufferError):
+            self._memory.close()
+
+
+def _check_memory(workers: int, slots: int, slot_bytes: int) -> None:
+    """Refuses before the first process starts what would be killed later, without a word, by the kernel."""
+    needed = workers * slots * slot_bytes
+    limit = _memory_left()
+    if needed > limit:
+        raise ConfigurationError(
+            f"{workers} data workers may need {needed >> 20} MiB for their batches, and {limit >> 20} MiB are left",
+            hint="lower training.workers or training.batchSize, or give the pod more memory",
+        )
+
+
+def _memory_left() -> int:
+    left = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            with open(limit, encoding="ascii") as top, open(used, encoding="ascii") as now:
+                text = top.read().strip()
+                if text.isdecimal():
+                    left = min(left, max(int(text) - int(now.read()), 0))
+        except (OSError, ValueError):
+            continue
+    return left
+
+
+def _unusable(origin: str, reason: str) -> DataError:
+    return DataError(f"{origin}: can't be made into a training sample ({reason})", hint="prepare the data again")

@@ -1,0 +1,228 @@
+"""Opens pictures: once to see whether they can be trusted, and then, in training, as fast as possible.
+
+`inspect` looks at a picture's every byte with Pillow. Bytes that OpenCV would show just the same are kept as they are;
+anything else (transparency, CMYK, 16 bits, animations, rare containers) is turned into a plain RGB picture, and said to
+be. So `decode` in training is one call, and what it shows is what a viewer shows.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Picture", "PictureError", "decode", "encode", "inspect"]
+
+# Larger pictures than a professional scanner's are mistakes or bombs; Pillow's own limit only warns.
+MAX_PIXELS = 400_000_000
+_ORIENTATION = 0x0112
+_PLAIN = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "1"), ("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "RGB"),
+          ("BMP", "L"), ("BMP", "P"), ("BMP", "1"), ("WEBP", "RGB")}  # fmt: skip
+_THUMBNAIL = 32
+
+
+class PictureError(Exception):
+    """A picture that can't be used.
+
+    Attributes:
+        kind: What kind of problem, in kebab case.
+        hint: What to do.
+    """
+
+    def __init__(self, kind: str, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture that OpenCV decodes to what a viewer shows.
+
+    Attributes:
+        content: The encoded bytes.
+        width: Columns, after its orientation has been applied.
+        height: Rows, after its orientation has been applied.
+        converted: Why `content` is not the original; empty if it is.
+        hashes: Two perceptual hashes of 64 bits: brightness rising from left to right, and from top to bottom.
+        contrast: Largest less smallest brightness of a 32x32 thumbnail, 0-255.
+        brightness: Mean brightness of that thumbnail.
+    """
+
+    content: bytes
+    width: int
+    height: int
+    converted: str
+    hashes: tuple[int, int]
+    contrast: int
+    brightness: int
+
+
+def inspect(content: bytes) -> Picture:
+    """Opens a picture completely.
+
+    Raises:
+        PictureError: It is empty, no picture, cut off, damaged, or absurdly large.
+    """
+    if not content:
+        raise PictureError("empty-picture", "the file is empty", "copy it again")
+    Image.MAX_IMAGE_PIXELS = None  # the check below replaces Pillow's, which warns through Python's warnings
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _inspect(image, content)
+    except UnidentifiedImageError:
+        raise PictureError("not-a-picture", f"is no picture ({_guess(content)})", "replace or remove it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError) as error:
+        kind, what = _damage(content, error)
+        raise PictureError(kind, what, "copy it again from where it came from") from error
+
+
+def _inspect(image: Image.Image, content: bytes) -> Picture:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PictureError("zero-size", f"has {width}x{height} pixels", "remove it")
+    if width * height > MAX_PIXELS:
+        raise PictureError("too-large", f"has {width}x{height} pixels, over {MAX_PIXELS // 10**6} million", "scale it")
+    reason = _why_convert(image)
+    if reason:
+        image = _to_rgb(image)
+        content = encode(np.asarray(image)[:, :, ::-1], lossless=True)
+        width, height = image.size
+    else:
+        if image.format == "JPEG":
+            orientation = image.getexif().get(_ORIENTATION, 1) if b"Exif\0" in content[:65536] else 1
+            image.draft("L", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
+        else:
+            orientation = 1
+        image.load()
+        if orientation in (5, 6, 7, 8):
+            width, height = height, width
+    thumbnail = _thumbnail(image)
+    return Picture(
+        content=content,
+        width=width,
+        height=height,
+        converted=reason,
+        hashes=difference_hashes(thumbnail),
+        contrast=int(thumbnail.max()) - int(thumbnail.min()),
+        brightness=int(thumbnail.mean()),
+    )
+
+
+def _why_convert(image: Image.Image) -> str:
+    if getattr(image, "n_frames", 1) > 1:
+        return "first-frame"
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return "transparency"
+    if image.mode in ("CMYK", "YCCK"):
+        return "cmyk"
+    if image.mode.startswith(("I", "F")):
+        return "16-bit"
+    if (image.format, image.mode) not in _PLAIN:
+        return f"{(image.format or 'unknown').lower()}-{image.mode.lower()}"
+    if image.format != "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1:
+        return "orientation"
+    return ""
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """What a viewer shows on white paper, upright, 8 bits a channel."""
+    from PIL import ImageOps
+
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image).astype(np.float64)
+        top = float(values.max())
+        # Scanners write 8 to 16 bits into 16-bit files; the largest value says which it was.
+        full = next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if top < 2**bits), max(top, 1.0))
+        picture = Image.fromarray((values * (255.0 / full)).clip(0, 255).round().astype(np.uint8))
+        picture.info.update({key: value for key, value in image.info.items() if key == "exif"})
+        image = picture
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        layered = image.convert("RGBA")
+        paper = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        paper.alpha_composite(layered)
+        exif = image.info.get("exif")
+        image = paper.convert("RGB")
+        if exif:
+            image.info["exif"] = exif
+    upright = ImageOps.exif_transpose(image)
+    return (upright or image).convert("RGB")
+
+
+def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+    """32x32 grey levels."""
+    grey = image if image.mode == "L" else image.convert("L")
+    return np.asarray(
+        cv2.resize(np.asarray(grey), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
+
+
+def difference_hashes(thumbnail: NDArray[np.uint8]) -> tuple[int, int]:
+    """The two hashes of a thumbnail; pictures that look alike differ in few bits.
+
+    Args:
+        thumbnail: uint8 (32, 32).
+    """
+    across = cv2.resize(thumbnail, (9, 8), interpolation=cv2.INTER_AREA)
+    down = cv2.resize(thumbnail, (8, 9), interpolation=cv2.INTER_AREA)
+    bits = np.packbits(np.concatenate([(across[:, 1:] > across[:, :-1]).ravel(), (down[1:] > down[:-1]).ravel()]))
+    values = bits.view(">u8")
+    return int(values[0]), int(values[1])
+
+
+def decode(content: bytes | memoryview) -> NDArray[np.uint8]:
+    """Decodes an inspected picture: uint8 (H, W, 3), BGR, upright.
+
+    Raises:
+        PictureError: It can't be decoded.
+    """
+    picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise PictureError("not-a-picture", "can't be decoded")
+    result: NDArray[np.uint8] = picture
+    return result
+
+
+def encode(picture: NDArray[Any], *, lossless: bool) -> bytes:
+    """Encodes a BGR picture as PNG, or as JPEG of quality 95.
+
+    Raises:
+        PictureError: OpenCV refuses it.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if lossless else [cv2.IMWRITE_JPEG_QUALITY, 95]
+    done, content = cv2.imencode(".png" if lossless else ".jpg", np.ascontiguousarray(picture), options)
+    if not done:
+        raise PictureError("not-a-picture", "can't be encoded again")
+    return bytes(content.tobytes())
+
+
+def _guess(content: bytes) -> str:
+    head = content[:512].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html")):
+        return "it holds an HTML page: the download failed"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: fetch the real files with git lfs pull"
+    if head.startswith(b"<svg") or b"<svg" in head:
+        return "it is an SVG drawing"
+    if head.startswith(b"%pdf"):
+        return "it is a PDF"
+    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return "it is HEIC, which this installation can't open"
+    return "its content is of no known kind"
+
+
+def _damage(content: bytes, error: Exception) -> tuple[str, str]:
+    text = str(error).lower()
+    cut = "truncated" in text or "unexpected end" in text or "not enough data" in text or isinstance(error, EOFError)
+    if cut or (content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]):
+        return "truncated-picture", f"the picture is cut off after {len(content)} bytes"
+    return "damaged-picture", f"the picture is damaged ({str(error)[:120] or type(error).__name__})"

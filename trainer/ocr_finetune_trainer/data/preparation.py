@@ -1,0 +1,449 @@
+"""Examines the data of a run from addresses to splits, and says everything that is wrong with it in one go.
+
+`examine` never stops at the first mistake: a source that can't be read is a problem among others, and the caller decides
+what to do with the list. Both `prepare` and `ocrft check` are this function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocr_finetune_api.exit_codes import InputMissingError, OCRFineTuneError
+from ocr_finetune_api.model_table import Kind
+from ocr_finetune_api.spec import DatasetSpec, HeldOut, ModelSpec, Source
+from ocr_finetune_api.values import fraction
+from ocr_finetune_trainer.data import duplicates, formats, split
+from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue, Part, collect
+from ocr_finetune_trainer.data.ingest import ingest
+from ocr_finetune_trainer.data.labels import Cleaner, LabelProblem, Limits, frames_needed
+from ocr_finetune_trainer.data.records import Problem, Record
+from ocr_finetune_trainer.data.sources import Opener
+from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
+from ocr_finetune_trainer.dictionary import Dictionary, Merge, Mode, describe, merge
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ocr_finetune_trainer.data.store import Shard
+
+__all__ = ["Examination", "Settings", "SourceReport", "examine"]
+
+SHARDS = "shards"
+LEAST_TEXT_LENGTH = 25
+SIDE_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is to be examined.
+
+    Attributes:
+        dataset: The data set of the manifest.
+        model: The model of the manifest.
+        others: Further sets that stay by themselves, by name: guards, end-to-end pages.
+        cache: The workspace's cache.
+        opener: Opens sources, wherever they lie.
+        base: The dictionary of the pretrained weights; None from scratch or for models without one.
+        wanted: A dictionary file of the user's own.
+        limits: What a recognition model can be trained on; None for other kinds.
+        workers: Processes that open pictures.
+        progress: Told how many records have been dealt with, as they are.
+    """
+
+    dataset: DatasetSpec
+    model: ModelSpec
+    cache: Path
+    opener: Opener
+    others: Mapping[str, tuple[Source, Kind]] = field(default_factory=dict)
+    base: Dictionary | None = None
+    wanted: Dictionary | None = None
+    limits: Limits | None = None
+    workers: int = 1
+    progress: Callable[[int], None] = lambda _: None
+
+    @property
+    def kind(self) -> Kind:
+        """What the model does."""
+        return self.model.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """What is known of one source.
+
+    Attributes:
+        name: Its name.
+        uri: Its address.
+        format: The layout it was read as; empty if it could not be read.
+        reason: What shows that it has this layout.
+        records: Samples that its labels speak of.
+        shards: Its shards.
+        reused: How many of them were there already.
+        ways: How its pictures were found, with counts.
+    """
+
+    name: str
+    uri: str
+    format: str = ""
+    reason: str = ""
+    records: int = 0
+    shards: Sequence[Shard] = ()
+    reused: int = 0
+    ways: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """Everything found out about the data of a run.
+
+    Attributes:
+        sources: The sources, in the order of the manifest: training, validation, test.
+        catalogue: All samples of them.
+        others: Further sets, each by itself.
+        problems: Everything that is wrong, warnings among it (`Problem.samples == 0` and not fatal).
+        errors: Why the run can't go on; empty if it can.
+        merge: The dictionary; None for models without one.
+        max_text_length: Longest label to be trained on, in entries.
+        cleaner: What was changed in labels.
+        exact: Pairs of equal pictures.
+        near: Pairs of pictures that look the same.
+        leaks: Pairs of `exact` and `near` that a given split separates.
+        given: Whether the data set brought a split of its own.
+        unusable: Samples of each side that could not be used at all; in a test set they count as wrong.
+        frames: For each sample the frames that CTC needs for its label; empty for other kinds.
+    """
+
+    sources: list[SourceReport]
+    catalogue: Catalogue
+    others: dict[str, Catalogue] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    errors: list[Problem] = field(default_factory=list)
+    merge: Merge | None = None
+    max_text_length: int = 0
+    cleaner: Cleaner
+    exact: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    near: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    leaks: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    given: bool = False
+    unusable: Counter[str] = field(default_factory=Counter)
+    frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+
+    def chosen(self, side: int) -> NDArray[np.int64]:
+        """Numbers of the samples of a side, in rising order."""
+        return np.flatnonzero(self.catalogue.side == side)
+
+    @property
+    def rejected(self) -> int:
+        """How many samples can't be used."""
+        return sum(problem.samples for problem in self.problems)
+
+    @property
+    def total(self) -> int:
+        """How many samples there are, usable or not."""
+        return sum(source.records for source in self.sources)
+
+
+def examine(settings: Settings) -> Examination:
+    """Examines all data of a run.
+
+    Returns:
+        What was found; `errors` says why the run can't go on.
+
+    Raises:
+        OSError: The cache can't be written.
+    """
+    problems: list[Problem] = []
+    plans = _plans(settings.dataset)
+    reports = [_read(settings, name, source, settings.kind, problems) for name, source, _ in plans]
+    parts = [
+        Part(name=report.name, shards=report.shards, side=side)
+        for report, (_, _, side) in zip(reports, plans, strict=True)
+    ]
+    catalogue = collect(parts, folder=settings.cache / SHARDS, group_by=settings.dataset.group_by)
+    known = settings.wanted or settings.base
+    cleaner = Cleaner(settings.dataset.text, known=known if known is not None else ())
+    found = Examination(sources=reports, catalogue=catalogue, problems=problems, cleaner=cleaner)
+    _check_kind(settings, found)
+    if settings.kind is Kind.RECOGNITION:
+        _clean(found, catalogue)
+    _split(settings, found)
+    if settings.kind is Kind.RECOGNITION:
+        _decide_dictionary(settings, found)
+        _check_labels(settings, found)
+    for name, (source, kind) in settings.others.items():
+        _read_other(settings, name, source, kind, found)
+    _judge(settings, found)
+    return found
+
+
+def _plans(dataset: DatasetSpec) -> list[tuple[str, Source, int]]:
+    plans: list[tuple[str, Source, int]] = [(source.name, source, -1) for source in dataset.train]
+    held: list[tuple[str, HeldOut | None, int]] = [
+        ("validation", dataset.validation, VALIDATION), ("test", dataset.test, TEST)
+    ]  # fmt: skip
+    plans += [(name, part.source(), side) for name, part, side in held if part is not None and part.uri]
+    return plans
+
+
+def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: list[Problem]) -> SourceReport:
+    try:
+        opened = settings.opener.open(source)
+        prefix = (source.path_prefix.from_, source.path_prefix.to) if source.path_prefix else None
+        request = formats.Request(
+            files=opened.files,
+            kind=kind,
+            list_file=opened.list_file,
+            columns=source.columns,
+            include_unconfirmed=source.include_unconfirmed,
+            prefix=prefix,
+        )
+        if source.format.value == "auto":
+            recognised = formats.recognise(request)
+        else:
+            recognised = formats.Recognised(format=source.format, reason="the manifest says so")
+        result = ingest(
+            opened.files,
+            _named(formats.layout(recognised.format).read(request), name),
+            folder=settings.cache / SHARDS,
+            crop=kind is Kind.RECOGNITION,
+            workers=settings.workers,
+            done=settings.progress,
+        )
+    except OCRFineTuneError as error:
+        missing = isinstance(error, InputMissingError)
+        for what in error.problems:
+            place, _, rest = what.partition(": ")
+            problems.append(
+                Problem(
+                    kind="unreadable-source",
+                    source=name,
+                    place=place,
+                    what=rest or what,
+                    hint=error.hint,
+                    fatal=True,
+                    missing=missing,
+                    samples=0,
+                )  # fmt: skip
+            )
+        return SourceReport(name=name, uri=source.uri)
+    problems += [_with_source(problem, name) for problem in result.problems]
+    if not result.records and not any(problem.fatal for problem in result.problems):
+        problems.append(
+            Problem(
+                kind="empty-source",
+                source=name,
+                place=source.uri,
+                what="holds no labelled picture",
+                fatal=True,
+                samples=0,
+                hint="look at its format, or at the list it names",
+            )  # fmt: skip
+        )
+    return SourceReport(
+        name=name,
+        uri=source.uri,
+        format=recognised.format.value,
+        reason=recognised.reason,
+        records=result.records,
+        shards=result.shards,
+        reused=result.reused,
+        ways=dict(request.resolver.ways),
+    )
+
+
+def _named(found: Iterator[Record | Problem], name: str) -> Iterator[Record | Problem]:
+    for item in found:
+        yield _with_source(item, name) if isinstance(item, Problem) else item
+
+
+def _with_source(problem: Problem, name: str) -> Problem:
+    values = problem.to_json()
+    return Problem(**{**values, "source": name})
+
+
+def _check_kind(settings: Settings, found: Examination) -> None:
+    if settings.kind is not Kind.DETECTION:
+        return
+    lines = found.catalogue.boxes < 0
+    for number in np.unique(found.catalogue.source[lines]):
+        name = found.catalogue.sources[number]
+        found.problems.append(
+            Problem(
+                kind="no-boxes",
+                source=name,
+                place=found.sources[number].uri,
+                fatal=True,
+                samples=0,
+                what=f"holds pictures of text lines, but {settings.model.name} learns to find text on pages",
+                hint="give pages with boxes, or choose a recognition model",
+            )  # fmt: skip
+        )
+    found.catalogue.side[lines] = UNUSED
+
+
+def _clean(found: Examination, catalogue: Catalogue) -> None:
+    for index, text in enumerate(catalogue.texts):
+        cleaned = found.cleaner.clean(text)
+        if isinstance(cleaned, LabelProblem):
+            catalogue.side[index] = UNUSED
+            found.problems.append(_label_problem(catalogue, index, cleaned))
+        else:
+            catalogue.texts[index] = cleaned
+
+
+def _label_problem(catalogue: Catalogue, index: int, problem: LabelProblem) -> Problem:
+    return Problem(kind=problem.kind, source=catalogue.sources[int(catalogue.source[index])],
+                   place=catalogue.place(index), what=problem.what, hint=problem.hint)  # fmt: skip
+
+
+def _split(settings: Settings, found: Examination) -> None:
+    catalogue = found.catalogue
+    found.exact, found.near = duplicates.find(
+        catalogue.across, catalogue.down, catalogue.digest, picture=catalogue.picture
+    )
+    pairs = np.concatenate([found.exact, found.near])
+    given = catalogue.given.copy()
+    dataset = settings.dataset
+    found.given = bool(np.any(given != -1))
+    fractions = Fractions(
+        validation=_fraction(dataset.validation, given, VALIDATION), test=_fraction(dataset.test, given, TEST)
+    )
+    given[given == TRAIN] = -1
+    roots = split.components(len(catalogue), catalogue.group, pairs)
+    keys = np.where(catalogue.group != 0, catalogue.group, catalogue.digest)
+    sides = split.split(roots, keys, given, fractions)
+    catalogue.side = np.where(catalogue.side == UNUSED, UNUSED, sides).astype(np.int8)
+    found.leaks = split.leaks(pairs, catalogue.side)
+    found.leaks = found.leaks[(catalogue.side[found.leaks] != UNUSED).all(axis=1)]
+    _count_unusable(found, fractions)
+
+
+def _fraction(part: HeldOut | None, given: NDArray[np.int8], side: int) -> float:
+    if part is None or part.fraction is None or np.any(given == side):
+        return 0.0
+    return part.fraction
+
+
+def _count_unusable(found: Examination, fractions: Fractions) -> None:
+    """Unusable samples belong to a side too: that of their set, or by a hash as usable ones."""
+    for problem in found.problems:
+        if not problem.samples:
+            continue
+        if problem.source in ("validation", "test"):
+            found.unusable[problem.source] += problem.samples
+            continue
+        place = int.from_bytes(hashlib.blake2b(problem.place.encode(), digest_size=8).digest(), "big") / 2**64
+        test, validation = fractions.test, fractions.test + fractions.validation
+        found.unusable["test" if place < test else "validation" if place < validation else "train"] += problem.samples
+
+
+def _decide_dictionary(settings: Settings, found: Examination) -> None:
+    cutter = settings.wanted or settings.base
+    used: set[str] = set()
+    training = settings.dataset.train
+    for index in np.flatnonzero(found.catalogue.side != UNUSED):
+        # Given validation and test sets may hold what nobody can learn; the dictionary is that of the training data.
+        if found.catalogue.source[index] < len(training):
+            text = found.catalogue.texts[index]
+            used.update(cutter.split(text) if cutter else text)
+    spec = settings.model.dictionary
+    found.merge = merge(
+        settings.base,
+        used=used,
+        wanted=settings.wanted,
+        mode=Mode(spec.mode),
+        use_space={"auto": None, "yes": True, "no": False}[spec.space],
+    )
+
+
+def _check_labels(settings: Settings, found: Examination) -> None:
+    """Labels that can't be trained on: those of training are rejected, those of a test set stay and count as wrong."""
+    if found.merge is None or settings.limits is None:
+        return
+    dictionary = found.merge.dictionary
+    catalogue = found.catalogue
+    asked = settings.model.max_text_length
+    longest = 0
+    found.frames = np.zeros(len(catalogue), dtype=np.int32)
+    for index in np.flatnonzero(catalogue.side != UNUSED):
+        text = catalogue.texts[index]
+        entries = dictionary.split(text)
+        found.frames[index] = frames_needed(entries)
+        problem = _untrainable(text, entries, dictionary, int(found.frames[index]), settings.limits, asked)
+        if problem is None:
+            longest = max(longest, len(entries)) if catalogue.side[index] == TRAIN else longest
+            continue
+        training = catalogue.side[index] == TRAIN
+        reported = _label_problem(catalogue, index, problem)
+        if training:
+            catalogue.side[index] = UNUSED
+            found.problems.append(reported)
+        else:
+            values = reported.to_json()
+            values |= {"samples": 0, "hint": "it stays in the set and counts as wrong"}
+            found.problems.append(Problem(**values))
+    found.max_text_length = asked if isinstance(asked, int) else max(longest, LEAST_TEXT_LENGTH)
+
+
+def _untrainable(
+    text: str, entries: Sequence[str], dictionary: Dictionary, frames: int, limits: Limits, asked: int | str
+) -> LabelProblem | None:
+    missing = [entry for entry in dict.fromkeys(entries) if entry not in dictionary]
+    if missing:
+        return LabelProblem("unknown-character", f"the label {text!r} uses {describe(missing)}, not in the dictionary",
+                            "set model.dictionary.mode to extend, or correct the label")  # fmt: skip
+    if isinstance(asked, int) and len(entries) > asked:
+        return LabelProblem("long-label", f"the label has {len(entries)} characters, over maxTextLength {asked}",
+                            "raise model.maxTextLength, or split the line")  # fmt: skip
+    if frames > limits.frames:
+        return LabelProblem("unalignable-label",
+                            f"the label needs {frames} frames, and the model's widest input gives {limits.frames}",
+                            "split the line into shorter ones")  # fmt: skip
+    return None
+
+
+def _read_other(settings: Settings, name: str, source: Source, kind: Kind, found: Examination) -> None:
+    report = _read(settings, name, source, kind, found.problems)
+    part = Part(name=name, shards=report.shards, side=TEST)
+    catalogue = collect([part], folder=settings.cache / SHARDS, group_by="none")
+    catalogue.side[:] = TEST
+    if kind is Kind.RECOGNITION:
+        _clean(found, catalogue)
+    found.others[name] = catalogue
+
+
+def _judge(settings: Settings, found: Examination) -> None:
+    found.errors = [problem for problem in found.problems if problem.fatal]
+    unreadable = {problem.source for problem in found.errors}
+    for side, part in ((TRAIN, "training"), (VALIDATION, "validation")):
+        if not unreadable and not len(found.chosen(side)):
+            found.errors.append(
+                Problem(
+                    kind="empty-set",
+                    place="dataset",
+                    what=f"no usable sample is left for {part}",
+                    fatal=True,
+                    samples=0,
+                    hint="add data, or look at what was rejected",
+                )  # fmt: skip
+            )
+    allowed = fraction(settings.dataset.max_rejected)
+    if found.total and found.rejected > allowed * found.total:
+        found.errors.append(
+            Problem(
+                kind="too-many-rejected",
+                place="dataset.maxRejected",
+                fatal=True,
+                samples=0,
+                what=f"{found.rejected} of {found.total} samples can't be used "
+                f"({100 * found.rejected / found.total:.1f} %), and {settings.dataset.max_rejected} are allowed",
+                hint="correct them, or raise dataset.maxRejected",
+            )  # fmt: skip
+        )

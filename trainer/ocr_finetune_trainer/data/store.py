@@ -1,0 +1,431 @@
+"""The internal data set: encoded pictures in Arrow IPC shards, and views that say which of them belong to a split.
+
+Shards lie in the workspace's cache, each under the hash of what went into it, so that runs share them and a killed
+`prepare` goes on where it was. A view (`data/train/` and so on) is one small table: label, size, source and where the
+picture lies. Everything is memory-mapped: opening a million samples costs neither time nor memory, and any number of
+processes and nodes read the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from ocr_finetune_api.exit_codes import DataError, InputMissingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "write_shard", "write_view"]
+
+FORMAT = 1
+ROWS_A_BATCH = 64
+_VIEW_ROWS_A_BATCH = 65536
+DESCRIPTION = "dataset.json"
+INDEX = "index.arrow"
+
+_PICTURES = pa.schema(
+    [
+        ("image", pa.binary()),
+        ("points", pa.list_(pa.list_(pa.float32()))),
+        ("texts", pa.list_(pa.string())),
+        ("ignored", pa.list_(pa.bool_())),
+    ]
+)
+SHARD_INDEX = pa.schema(
+    [
+        ("text", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("boxes", pa.int32()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+        ("path", pa.string()),
+        ("place", pa.string()),
+        ("converted", pa.string()),
+        ("bytes", pa.int32()),
+        ("contrast", pa.uint8()),
+        ("brightness", pa.uint8()),
+        ("hash_across", pa.uint64()),
+        ("hash_down", pa.uint64()),
+        ("digest", pa.uint64()),
+    ]
+)
+_VIEW = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        ("text", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source", pa.int32()),
+        ("group", pa.string()),
+        ("origin", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One sample of a data set.
+
+    Attributes:
+        id: Its number in the data set.
+        image: The encoded picture; `data.pictures.decode` decodes it.
+        width: Columns of the decoded picture.
+        height: Rows of the decoded picture.
+        text: The label of a line; empty for a page.
+        polygons: Outlines of the texts of a page, float32 (N, 2) each, x before y in pixels; None for a line.
+        texts: What they say.
+        ignored: Which of them are neither to be found nor to be missed.
+        source: Number of its source.
+        group: What it may not be separated from.
+        origin: Where its label stands, for messages.
+    """
+
+    id: int
+    image: bytes
+    width: int
+    height: int
+    text: str
+    polygons: list[NDArray[np.float32]] | None
+    texts: tuple[str, ...]
+    ignored: tuple[bool, ...]
+    source: int
+    group: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A shard in the cache.
+
+    Attributes:
+        name: Name of its files, without suffix.
+        size: Bytes of its pictures' file, to notice a file that was cut off.
+    """
+
+    name: str
+    size: int
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, also when the machine fails."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_shard(
+    folder: Path,
+    name: str,
+    *,
+    pictures: Sequence[Mapping[str, Any]],
+    index: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> Shard:
+    """Writes pictures and their index, the index last: where it is, the shard is whole.
+
+    Args:
+        folder: The cache's folder of shards.
+        name: The hash of what went in.
+        pictures: Rows with `image`, `points`, `texts`, `ignored`.
+        index: Rows of `SHARD_INDEX`.
+        about: JSON values kept with the index.
+    """
+    file = folder / f"{name}.arrow"
+    _write_table(file, _PICTURES, pictures, rows=ROWS_A_BATCH)
+    shard = Shard(name=name, size=file.stat().st_size)
+    schema = SHARD_INDEX.with_metadata(
+        {b"ocrft": json.dumps({**about, "format": FORMAT, "size": shard.size}, ensure_ascii=False).encode()}
+    )
+    _write_table(folder / f"{name}.index.arrow", schema, index, rows=_VIEW_ROWS_A_BATCH)
+    return shard
+
+
+def _write_table(path: Path, schema: pa.Schema, rows_: Sequence[Mapping[str, Any]], *, rows: int) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for start in range(0, len(rows_), rows):
+                part = rows_[start : start + rows]
+                columns = [pa.array([row[field.name] for row in part], type=field.type) for field in schema]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        _sync(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Maps a table of the store, and gives what was kept with it.
+
+    Raises:
+        DataError: It is damaged or of another format.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        about = json.loads((table.schema.metadata or {}).get(b"ocrft", b"{}"))
+    except (pa.ArrowInvalid, OSError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: is damaged ({error})", hint="remove it; prepare makes it again") from error
+    return table, about
+
+
+class Texts(Sequence[str]):
+    """The labels of a data set: a sequence of strings that are made when asked for."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        text: str = self._column[int(index)].as_py()
+        return text
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Code points of each label: int64 (N,)."""
+        return np.asarray(pc.utf8_length(self._column).to_numpy(), dtype=np.int64)
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._column.chunks:
+            yield from chunk.to_pylist()
+
+
+class DataSet:
+    """A prepared data set: random access by number, safe to read from many processes.
+
+    Attributes:
+        path: Its folder.
+        content_hash: Identifies its content, labels and order included.
+        source_names: Names of the sources that `Sample.source` and `sources` number.
+        sizes: int32 (N, 2): width and height of each picture.
+        sources: int32 (N,): source of each sample.
+        texts: Labels of all samples.
+    """
+
+    def __init__(self, path: Path, description: Mapping[str, Any], table: pa.Table) -> None:
+        """Use `open`."""
+        self.path = path
+        self.content_hash: str = description["contentHash"]
+        self.source_names: tuple[str, ...] = tuple(description["sources"])
+        self._shards = [Shard(name=name, size=size) for name, size in description["shards"]]
+        self._cache = (path / description["cache"]).resolve()
+        self._shard = table.column("shard").to_numpy()
+        self._row = table.column("row").to_numpy()
+        self.sizes: NDArray[np.int32] = np.stack(
+            [table.column("width").to_numpy(), table.column("height").to_numpy()], axis=1
+        ).astype(np.int32, copy=False)
+        self.sources: NDArray[np.int32] = table.column("source").to_numpy()
+        self.texts = Texts(table.column("text"))
+        self._groups = table.column("group")
+        self._origins = table.column("origin")
+        self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens a data set that `prepare` left.
+
+        Raises:
+            InputMissingError: There is none, or one of its shards is gone.
+            DataError: It is damaged.
+        """
+        try:
+            description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputMissingError(f"{path}: holds no prepared data set", hint="run prepare first") from None
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(f"{path / DESCRIPTION}: can't be read ({error})", hint="run prepare again") from error
+        if description.get("format") != FORMAT:
+            raise DataError(
+                f"{path}: is a data set of format {description.get('format')}, this version reads {FORMAT}",
+                hint="run prepare again",
+            )
+        table, _ = read_table(path / INDEX)
+        if len(table) != description["samples"]:
+            raise DataError(f"{path / INDEX}: has {len(table)} of {description['samples']} rows", hint="prepare again")
+        data = cls(path, description, table)
+        data._check_shards()
+        return data
+
+    def _check_shards(self) -> None:
+        problems = []
+        for shard in self._shards:
+            file = self._file(shard)
+            try:
+                size = file.stat().st_size
+            except OSError:
+                problems.append(f"{file}: is gone")
+                continue
+            if size != shard.size:
+                problems.append(f"{file}: has {size} bytes instead of {shard.size}")
+        if problems:
+            raise InputMissingError(*problems, hint="remove the result of prepare and run it again")
+
+    def _file(self, shard: Shard) -> Path:
+        return self._cache / f"{shard.name}.arrow"
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return DataSet.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def _batch(self, index: int) -> tuple[pa.RecordBatch, int]:
+        number = int(self._shard[index])
+        reader = self._readers.get(number)
+        if reader is None:
+            file = self._file(self._shards[number])
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(file)))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{file}: is damaged ({error})", hint="remove it and run prepare again") from error
+            self._readers[number] = reader
+        batch, row = divmod(int(self._row[index]), ROWS_A_BATCH)
+        return reader.get_batch(batch), row
+
+    def image(self, index: int) -> bytes:
+        """The encoded picture alone."""
+        batch, row = self._batch(index)
+        content: bytes = batch.column(0)[row].as_py()
+        return content
+
+    def origin(self, index: int) -> str:
+        """Where a sample comes from, for messages."""
+        origin: str = self._origins[int(index)].as_py()
+        return origin
+
+    def group(self, index: int) -> str:
+        """What a sample may not be separated from."""
+        group: str = self._groups[int(index)].as_py()
+        return group
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample by number; IndexError beyond the last."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        batch, row = self._batch(index)
+        points = batch.column(1)[row].as_py()
+        polygons = None
+        if points is not None:
+            polygons = [np.asarray(flat, dtype=np.float32).reshape(-1, 2) for flat in points]
+        return Sample(
+            id=int(index),
+            image=batch.column(0)[row].as_py(),
+            width=int(self.sizes[index, 0]),
+            height=int(self.sizes[index, 1]),
+            text=self.texts[index],
+            polygons=polygons,
+            texts=tuple(batch.column(2)[row].as_py() or ()) if points is not None else (),
+            ignored=tuple(batch.column(3)[row].as_py() or ()) if points is not None else (),
+            source=int(self.sources[index]),
+            group=self.group(index),
+            origin=self.origin(index),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRow:
+    """One row of a view: a sample and where its picture lies."""
+
+    shard: int
+    row: int
+    text: str
+    width: int
+    height: int
+    source: int
+    group: str
+    origin: str
+    digest: int
+
+
+def write_view(
+    folder: Path, *, cache: Path, shards: Sequence[Shard], sources: Sequence[str], rows: Iterator[ViewRow]
+) -> int:
+    """Writes a data set that lies in shards of the cache; the description last.
+
+    Args:
+        folder: Where it goes; what was there before is replaced.
+        cache: The cache's folder of shards.
+        shards: The shards that `ViewRow.shard` numbers.
+        sources: The names that `ViewRow.source` numbers.
+        rows: The samples, in their order; taken one after the other, never all at once.
+
+    Returns:
+        How many samples it has.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    identity = hashlib.sha256()
+    aside = folder / f".{INDEX}.{uuid.uuid4().hex[:8]}"
+    count = 0
+    names = [field.name for field in _VIEW]
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, _VIEW) as writer:
+            batch: list[ViewRow] = []
+            for row in rows:
+                identity.update(f"{row.digest:016x}\0{row.text}\0{row.source}\n".encode("utf-8", "surrogatepass"))
+                batch.append(row)
+                count += 1
+                if len(batch) == _VIEW_ROWS_A_BATCH:
+                    writer.write_batch(_view_batch(batch, names))
+                    batch = []
+            if batch:
+                writer.write_batch(_view_batch(batch, names))
+        _sync(aside)
+        aside.replace(folder / INDEX)
+    finally:
+        aside.unlink(missing_ok=True)
+    description = {
+        "format": FORMAT,
+        "samples": count,
+        "contentHash": identity.hexdigest()[:16],
+        "sources": list(sources),
+        "cache": os.path.relpath(cache.resolve(), folder.resolve()),
+        "shards": [[shard.name, shard.size] for shard in shards],
+    }
+    replace_file(folder / DESCRIPTION, json.dumps(description, ensure_ascii=False).encode())
+    return count
+
+
+def _view_batch(rows: Sequence[ViewRow], names: Sequence[str]) -> pa.RecordBatch:
+    columns = [
+        pa.array([getattr(row, name) for row in rows], type=field.type)
+        for name, field in zip(names, _VIEW, strict=True)
+    ]
+    return pa.record_batch(columns, schema=_VIEW)
