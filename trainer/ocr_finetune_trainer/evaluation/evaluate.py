@@ -46,6 +46,7 @@ def measure_recognition(
     indices: Sequence[int] | None = None,
     batch_size: int = 32,
     padding: Padding = Padding.BUCKET,
+    unusable: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> RecognitionMeasurement:
     """Reads a data set and compares with its labels.
@@ -58,6 +59,7 @@ def measure_recognition(
         indices: Which samples; None for all. A rank gives its share, and the ranks' `metric.sums` add up.
         batch_size: Crops in a batch of the least width.
         padding: Which width a crop is padded to.
+        unusable: Samples that preparation had to leave out of the set; they count as wrong.
         progress: Called with samples done and samples in all.
 
     Returns:
@@ -76,7 +78,9 @@ def measure_recognition(
         if progress is not None:
             progress(len(samples), len(chosen))
     samples.sort(key=lambda sample: sample.index)
-    return RecognitionMeasurement(samples=tuple(samples), readable=frozenset(dictionary.characters))
+    # Code points: what a label is made of, also where an entry has several of them.
+    readable = frozenset("".join(dictionary.classes))
+    return RecognitionMeasurement(samples=tuple(samples), readable=readable, unusable=unusable)
 
 
 _Decoded = list[tuple[int, Any, "NDArray[np.uint8] | None", str]]

@@ -102,15 +102,17 @@ class RecognitionMeasurement:
     Attributes:
         samples: Every sample of the set, or of a rank's share of it, in the order of the set.
         readable: Characters of the model's dictionary.
+        unusable: Samples that preparation had to leave out of the set; they count as wrong.
     """
 
     samples: tuple[ReadSample, ...]
     readable: frozenset[str]
+    unusable: int = 0
 
     @cached_property
     def metric(self) -> RecognitionMetric:
         """The sums; those of ranks add up."""
-        return self.metric_of(self.samples)
+        return self.metric_of(self.samples) + RecognitionMetric.wrong(self.unusable)
 
     def metric_of(self, samples: Iterable[ReadSample]) -> RecognitionMetric:
         """The sums of some of the samples."""

@@ -132,6 +132,12 @@ class RecognitionMetric:
             _count_peer(sums, prediction, label, known=known, ignore_spaces=ignore_spaces)
         return cls(np.asarray([sums[name] for name in _FIELDS], dtype=np.float64))
 
+    @classmethod
+    def wrong(cls, samples: int) -> Self:
+        """Samples that no model was shown because their picture or label is unusable: wrong, whatever they say."""
+        sums = dict.fromkeys(_FIELDS, 0.0) | {"samples": float(samples)}
+        return cls(np.asarray(list(sums.values()), dtype=np.float64))
+
     def __add__(self, other: RecognitionMetric) -> RecognitionMetric:
         return RecognitionMetric(self.sums + other.sums)
 

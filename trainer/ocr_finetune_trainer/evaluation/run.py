@@ -1,0 +1,127 @@
+"""What evaluations of all kinds of models have in common: two models, one set, a verdict, and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ocr_finetune_trainer.evaluation.files import write_json, write_text
+from ocr_finetune_trainer.evaluation.gate import GateInput, Verdict, judge
+from ocr_finetune_trainer.evaluation.subjects import Subject, base_of, trained_of
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
+    from ocr_finetune_trainer.stages.context import StageContext
+
+__all__ = ["EvaluationRun"]
+
+
+class EvaluationRun(ABC):
+    """Measures one run. `measure` first, then `write`, then the rest can be asked.
+
+    Args:
+        context: The stage.
+        measured_on: The set to measure on.
+    """
+
+    def __init__(self, context: StageContext, *, measured_on: HeldOutSet) -> None:
+        self.context = context
+        self.spec = context.spec
+        self.workspace = context.workspace
+        self.measured_on = measured_on
+        self.dataset = measured_on.dataset
+        self.optimistic = measured_on.optimistic
+        self.warnings: list[str] = []
+        if self.optimistic:
+            self.warnings.append(
+                "there is no test set: measured on the validation set, which chose the checkpoint, so the figures are "
+                "optimistic; give dataset.test"
+            )
+
+    @cached_property
+    def trained(self) -> Subject:
+        """The best checkpoint."""
+        return trained_of(self.workspace, self.spec)
+
+    @cached_property
+    def base(self) -> Subject:
+        """What training started from."""
+        return base_of(self.workspace, self.spec)
+
+    @abstractmethod
+    def measure(self) -> None:
+        """Runs both models on all sets."""
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """The gate's metric, `auto` resolved."""
+
+    @abstractmethod
+    def gate_input(self) -> GateInput:
+        """What the gate decides on."""
+
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """Everything measured, as JSON values."""
+
+    @abstractmethod
+    def report(self) -> str:
+        """The report as HTML."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """The few figures of the result document: `base`, `best`, `improvement`."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """One line for people."""
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the gate says."""
+        return judge(self.spec.evaluation.gate, self.gate_input())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What stands at the top of the report."""
+        return {
+            "run": self.context.config.run.name,
+            "model": f"{self.spec.model.name}, {self.trained.note}",
+            "compared with": self.base.note,
+            "measured on": f"{len(self.dataset)} samples of the {self.measured_on.name} set ({self.dataset.content_hash})"
+            + (", optimistic" if self.optimistic else ""),
+            "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        }
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """What `write` leaves, relative to the run's folder."""
+        folder = self.workspace.evaluation.name
+        return {"report": f"{folder}/report.html", "metrics": f"{folder}/metrics.json"}
+
+    def write(self) -> None:
+        """Writes `metrics.json` and `report.html`."""
+        document = {
+            "set": self.measured_on.name,
+            "optimistic": self.optimistic,
+            "dataHash": self.dataset.content_hash,
+            "checkpointStep": self.trained.checkpoint.step if self.trained.checkpoint else 0,
+            "gate": {
+                "metric": self.metric,
+                "passed": self.verdict.passed,
+                "failures": list(self.verdict.failures),
+                "notes": list(self.verdict.notes),
+            },
+            **self.document(),
+        }
+        write_json(self.workspace.evaluation / "metrics.json", document)
+        write_text(self.workspace.evaluation / "report.html", self.report())
+
+    def progress(self, done: float, message: str) -> None:
+        """Tells how far the stage is, in parts of 1."""
+        self.context.reporter.update(percent=min(100.0, 100.0 * done), message=message)

@@ -1,0 +1,80 @@
+"""The `inference.yml` beside an exported model: what `paddleocr` 3.x reads to know how to use it.
+
+`paddleocr` 3.7 runs a fixed set of pre-processing steps and fails with a bare assertion at any other, so only those
+stand here, with the values of the model's own geometry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.geometry import RecognitionGeometry
+
+__all__ = ["FILE_NAME", "read_config", "recognition_config", "write_config"]
+
+FILE_NAME = "inference.yml"
+
+
+def recognition_config(
+    *, serving_name: str, geometry: RecognitionGeometry, dictionary: Dictionary
+) -> dict[str, Any]:
+    """The settings of a recognition model.
+
+    Args:
+        serving_name: A name that `paddleocr` knows.
+        geometry: How crops become its input; `paddleocr` takes height and least width from here.
+        dictionary: Its characters; `paddleocr` always adds the space as one more class behind them.
+    """
+    shape = [3, geometry.height, geometry.min_width]
+    widths = (geometry.min_width, geometry.min_width, geometry.max_width)
+    shapes = [[batch, 3, geometry.height, width] for batch, width in zip((1, 1, 8), widths, strict=True)]
+    return {
+        "Global": {"model_name": serving_name},
+        "Hpi": {
+            "backend_configs": {
+                "paddle_infer": {"trt_dynamic_shapes": {"x": shapes}},
+                "tensorrt": {"dynamic_shapes": {"x": shapes}},
+            }
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
+                {"RecResizeImg": {"image_shape": shape}},
+                {"KeepKeys": {"keep_keys": ["image"]}},
+            ]
+        },
+        "PostProcess": {"name": "CTCLabelDecode", "character_dict": list(dictionary.characters)},
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes out what appears twice: an alias (`*id001`) only puzzles people."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Writes `inference.yml`."""
+    text = yaml.dump(dict(config), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6)
+    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads `inference.yml` of an exported folder; empty if there is none.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return {}
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return document if isinstance(document, dict) else {}

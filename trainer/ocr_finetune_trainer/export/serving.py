@@ -1,0 +1,127 @@
+"""The real serving library, `paddleocr` 3.x, started offline and quiet: an export counts when this reads with it.
+
+It is imported only here: that takes seconds. It must not look for a model hub, nor write into a home folder that may be
+read-only, so its settings are in the environment before its first import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocr_finetune_api.exit_codes import OCRFineTuneError
+from ocr_finetune_trainer.evaluation.reader import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["DetectedPage", "ServedDetector", "ServedReader", "paddleocr"]
+
+_SETTINGS = {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True", "PADDLE_PDX_EAGER_INIT": "True"}
+_CACHE = "PADDLE_PDX_CACHE_HOME"
+
+DetectedPage = list[tuple["NDArray[np.float32]", float]]
+
+
+def paddleocr() -> Any:
+    """The package `paddleocr`, imported without network and without a word.
+
+    Raises:
+        OCRFineTuneError: It is not installed, or one of its parts is broken.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if _CACHE not in os.environ and not _writable(Path.home()):
+        os.environ[_CACHE] = tempfile.mkdtemp(prefix="ocrft-paddlex-")
+    try:
+        with _quiet():
+            import paddleocr as package
+    except Exception as error:
+        raise OCRFineTuneError(
+            f"paddleocr cannot be started: {error}", hint="install the trainer's extra: pip install ocr-finetune[trainer]"
+        ) from error
+    logging.getLogger("ppocr").setLevel(logging.ERROR)
+    logging.getLogger("paddlex").setLevel(logging.ERROR)
+    return package
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class ServedReader:
+    """`paddleocr.TextRecognition` on an exported folder.
+
+    Args:
+        folder: The export.
+        serving_name: The name it is served under.
+
+    Raises:
+        OCRFineTuneError: `paddleocr` does not load it.
+    """
+
+    def __init__(self, folder: Path, *, serving_name: str) -> None:
+        self._model = _load("TextRecognition", folder=folder, serving_name=serving_name)
+
+    def read(self, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 1) -> list[Reading]:
+        """Reads crops, uint8 (h, w, 3) BGR; it pads to the widest of a batch of `batch_size` crops in their order."""
+        with _quiet():
+            results = self._model.predict(list(images), batch_size=batch_size)
+        return [Reading(result["rec_text"], float(result["rec_score"])) for result in results]
+
+
+class ServedDetector:
+    """`paddleocr.TextDetection` on an exported folder, with the size rule of the whole pipeline.
+
+    Args:
+        folder: The export.
+        serving_name: The name it is served under.
+
+    Raises:
+        OCRFineTuneError: `paddleocr` does not load it.
+    """
+
+    def __init__(self, folder: Path, *, serving_name: str) -> None:
+        self._model = _load("TextDetection", folder=folder, serving_name=serving_name)
+
+    def detect(self, image: NDArray[np.uint8], *, limit_side_len: int = 64, limit_type: str = "min") -> DetectedPage:
+        """Finds texts on a page, uint8 (H, W, 3) BGR: polygons (N, 2) in pixels with their scores."""
+        with _quiet():
+            result = self._model.predict(
+                image, batch_size=1, limit_side_len=limit_side_len, limit_type=limit_type
+            )[0]
+        polygons = [np.asarray(polygon, dtype=np.float32) for polygon in result["dt_polys"]]
+        return list(zip(polygons, [float(score) for score in result["dt_scores"]], strict=True))
+
+
+def _load(name: str, *, folder: Path, serving_name: str) -> Any:
+    package = paddleocr()
+    try:
+        with _quiet():
+            return getattr(package, name)(model_name=serving_name, model_dir=str(folder), device=_device())
+    except Exception as error:
+        raise OCRFineTuneError(
+            f"{folder}: paddleocr.{name} does not load it as {serving_name}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _device() -> str:
+    import paddle
+
+    return "gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
