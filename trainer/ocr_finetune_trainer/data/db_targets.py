@@ -166,7 +166,7 @@ def _nearness(
     """How near each pixel is to an edge: 1 on it, 0 at `reach` from it, negative beyond.
 
     PaddleOCR measures the distance to the line inside the circle over the edge, and to the nearer end outside of it;
-    near the ends that is a little more than the distance to the edge, and it is what published models were trained with.
+    near the ends that is a little more than the distance to the edge. Published models were trained with it.
     """
     length = math.dist(start, end)
     half = length / 2.0
