@@ -1,0 +1,171 @@
+"""The export stage: formats that others load, each proven equal to the trained model, and delivered whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from ocr_finetune_api import results
+from ocr_finetune_api.exit_codes import ConfigurationError
+from ocr_finetune_api.model_table import Kind, lookup
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.progress import Activity
+from ocr_finetune_trainer.evaluation.files import write_json, write_text
+from ocr_finetune_trainer.evaluation.held_out import HeldOutSet, test_set
+from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
+from ocr_finetune_trainer.export.archive import pack, push
+from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
+from ocr_finetune_trainer.export.model_card import model_card
+from ocr_finetune_trainer.export.snippets import pipeline_config, pipeline_text, usage
+from ocr_finetune_trainer.stages.context import StageOutcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocr_finetune_trainer.export.checks import Checker
+    from ocr_finetune_trainer.stages.context import StageContext
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Writes the formats of the best checkpoint, checks them on the test set, packs and delivers them.
+
+    Raises:
+        OCRFineTuneError: A format cannot be made, does not load, or reads otherwise than the trained model.
+        OutputError: The destination cannot be written.
+        StorageError: Writing to the destination failed again and again; the export itself is kept.
+    """
+    context.reporter.activity(Activity.LOADING, "loading the model")
+    workspace = context.workspace
+    subject = trained_of(workspace, context.spec)
+    measured_on = test_set(workspace)
+    built = workspace.folder / f".export.{os.getpid()}"
+    shutil.rmtree(built, ignore_errors=True)
+    exporter = Exporter(
+        subject=subject,
+        folder=built,
+        checker=_checker(subject, measured_on),
+        metrics=_evaluated(context).get("best") or {},
+        max_drop=context.spec.export.max_drop,
+        tell=_teller(context),
+    )
+    notes = _make(context, exporter)
+    put_in_place(built, workspace.export)
+    archive = _finish(context, exporter, subject=subject, measured_on=measured_on, notes=notes)
+    uri = _deliver(context, archive)
+    return _outcome(context, exporter, archive=archive, uri=uri, notes=notes)
+
+
+def _teller(context: StageContext) -> Any:
+    steps = 8
+    said: list[str] = []
+
+    def tell(what: str) -> None:
+        said.append(what)
+        logger.info("%s", what)
+        context.reporter.update(activity=Activity.EVALUATING, message=what, percent=min(95.0, 100 * len(said) / steps))
+
+    return tell
+
+
+def _checker(subject: Subject, measured_on: HeldOutSet) -> Checker:
+    serving_name = lookup(subject.model_name).serving_name
+    if subject.kind is Kind.RECOGNITION:
+        from ocr_finetune_trainer.export.recognition_checks import RecognitionChecker
+
+        return RecognitionChecker(subject, measured_on=measured_on, serving_name=serving_name)
+    if subject.kind is Kind.DETECTION:
+        from ocr_finetune_trainer.export.detection_checks import DetectionChecker
+
+        return DetectionChecker(subject, measured_on=measured_on, serving_name=serving_name)
+    raise ConfigurationError(f"export of {subject.kind.value} models is not known here")
+
+
+def _make(context: StageContext, exporter: Exporter) -> list[str]:
+    wanted = set(context.spec.export.formats)
+    exporter.make_paddle()
+    exporter.check_paddle()
+    if "onnx" in wanted or context.spec.export.quantize != "none":
+        exporter.make_onnx()
+        exporter.check_onnx()
+    exporter.raise_problems()
+    if not wanted & {"paddle", "paddle-legacy"}:
+        shutil.rmtree(exporter.paddle)
+    return []
+
+
+def _evaluated(context: StageContext) -> dict[str, Any]:
+    result = results.read(context.workspace.result(Stage.EVALUATE))
+    return result.metrics if result is not None else {}
+
+
+def _finish(
+    context: StageContext, exporter: Exporter, *, subject: Subject, measured_on: HeldOutSet, notes: list[str]
+) -> Path:
+    """Writes the card, the pipeline, the checks and the archive."""
+    folder = context.workspace.export
+    info = lookup(subject.model_name)
+    pair = (info.serving_name, "paddle")
+    pipeline = pipeline_config(
+        detection=pair if info.kind is Kind.DETECTION else None,
+        recognition=pair if info.kind is Kind.RECOGNITION else None,
+    )
+    if info.kind in (Kind.DETECTION, Kind.RECOGNITION):
+        write_text(folder / "pipeline.yml", pipeline_text(pipeline))
+    checks = {name: check.as_dict() for name, check in exporter.checks.items()}
+    write_json(folder / "checks.json", checks)
+    card = model_card(
+        context.config,
+        step=subject.checkpoint.step if subject.checkpoint else 0,
+        data=f"{len(measured_on.dataset)} samples measured; content {measured_on.dataset.content_hash}",
+        evaluation=_evaluated(context),
+        checks=checks,
+        metric=exporter.checker.metric,
+        snippets=usage(info, onnx=f"onnx/{ONNX_FILE}" if (folder / "onnx").is_dir() else ""),
+        notes=notes,
+    )
+    write_text(folder / "model-card.md", card)
+    archive = context.workspace.folder / f"{context.config.run.name}.tar.gz"
+    pack(folder, archive, name=context.config.run.name)
+    return archive
+
+
+def _deliver(context: StageContext, archive: Path) -> str:
+    destination = context.spec.export.destination
+    if not destination:
+        return ""
+    context.reporter.update(message=f"copying to {destination}")
+    sums = archive.with_name(archive.name + ".sha256")
+    return push([archive, sums], destination)[0]
+
+
+def _outcome(
+    context: StageContext, exporter: Exporter, *, archive: Path, uri: str, notes: list[str]
+) -> StageOutcome:
+    folder = context.workspace.export
+    name = folder.name
+    artifacts = {"card": f"{name}/model-card.md", "archive": archive.name}
+    if (folder / "paddle").is_dir():
+        artifacts = {"model": f"{name}/paddle"} | artifacts
+    if (folder / "onnx").is_dir():
+        artifacts["onnx"] = f"{name}/onnx/{ONNX_FILE}"
+    served = exporter.checks["paddleocr"]
+    checks = {key: check.as_dict() for key, check in exporter.checks.items()}
+    shown = ", ".join(
+        f"{key} {check.metrics[exporter.checker.metric]:.2%}" for key, check in exporter.checks.items()
+    )
+    return StageOutcome(
+        metrics={"exported": served.metrics, "formats": checks},
+        artifacts=artifacts,
+        warnings=notes,
+        details={
+            "summary": f"{exporter.checker.metric} as exported: {shown}",
+            "uri": uri,
+            "servingName": lookup(context.spec.model.name).serving_name,
+        },
+    )
