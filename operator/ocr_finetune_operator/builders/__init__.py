@@ -1,0 +1,1 @@
+"""From a spec to manifests: pure functions, tested against golden files."""

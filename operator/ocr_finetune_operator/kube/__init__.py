@@ -1,0 +1,1 @@
+"""The API server: requests and what can go wrong with them."""

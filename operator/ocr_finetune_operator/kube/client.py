@@ -1,0 +1,219 @@
+"""Requests to the API server: plain dictionaries in and out, each counted, no retries of its own.
+
+Retries are the work queue's: whatever fails is decided anew from what is true then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import ApiException, RESTClientObject
+
+from ocr_finetune_api import GROUP, PLURAL, VERSION
+from ocr_finetune_operator.kube.errors import ApiError, NotFoundError, UnreachableError, error_of
+from ocr_finetune_operator.metrics import Metrics
+
+Manifest = dict[str, Any]
+
+RUNS = f"apis/{GROUP}/{VERSION}/{PLURAL}"
+_RESOURCES: Mapping[str, str] = {
+    "OCRFineTune": RUNS,
+    "Job": "apis/batch/v1/jobs",
+    "Pod": "api/v1/pods",
+    "ConfigMap": "api/v1/configmaps",
+    "Service": "api/v1/services",
+    "Secret": "api/v1/secrets",
+    "Event": "api/v1/events",
+    "Node": "api/v1/nodes",
+    "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
+    "NetworkPolicy": "apis/networking.k8s.io/v1/networkpolicies",
+    "StorageClass": "apis/storage.k8s.io/v1/storageclasses",
+    "Lease": "apis/coordination.k8s.io/v1/leases",
+}
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class Client:
+    """One connection pool with the rights of the operator."""
+
+    def __init__(self, configuration: Configuration, *, metrics: Metrics, timeout: float = 30.0) -> None:
+        configuration.retries = False
+        self._configuration = configuration
+        self._rest = RESTClientObject(configuration)
+        self._metrics = metrics
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+
+    @classmethod
+    async def connect(cls, *, metrics: Metrics, timeout: float = 30.0) -> Client:
+        """Finds the cluster: `KUBECONFIG`, the user's configuration, or the service account of this pod."""
+        configuration = Configuration()
+        await kubernetes_config.load_config(client_configuration=configuration)
+        return cls(configuration, metrics=metrics, timeout=timeout)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._rest.close()
+
+    async def get(self, kind: str, name: str, namespace: str = "", *, metadata_only: bool = False) -> Manifest | None:
+        """An object; None if there is none."""
+        try:
+            return await self._json(
+                "GET", _path(kind, namespace, name), accept=_METADATA_ONLY if metadata_only else "application/json"
+            )
+        except NotFoundError:
+            return None
+
+    async def list(self, kind: str, namespace: str = "", *, limit: int = 500, labels: str = "") -> list[Manifest]:
+        """All objects, page by page."""
+        found: list[Manifest] = []
+        token = ""
+        while True:
+            query = {"limit": str(limit)} | ({"continue": token} if token else {})
+            if labels:
+                query["labelSelector"] = labels
+            page = await self._json("GET", _path(kind, namespace), query=query)
+            found += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return found
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Creates an object.
+
+        Raises:
+            ConflictError: It exists.
+        """
+        return await self._json(
+            "POST", _path(manifest["kind"], manifest["metadata"].get("namespace", "")), body=manifest
+        )
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replaces an object, guarded by its resourceVersion."""
+        metadata = manifest["metadata"]
+        path = _path(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+        return await self._json("PUT", path, body=manifest)
+
+    async def apply(self, manifest: Manifest, *, manager: str) -> Manifest:
+        """Applies an object on the server's side; what others changed in its fields is put right."""
+        metadata = manifest["metadata"]
+        return await self._json(
+            "PATCH",
+            _path(manifest["kind"], metadata.get("namespace", ""), metadata["name"]),
+            body=manifest,
+            query={"fieldManager": manager, "force": "true"},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def patch_status(self, kind: str, name: str, namespace: str, patch: Manifest) -> Manifest:
+        """Merges a patch into a status; a resourceVersion in it makes it fail if the object has changed."""
+        return await self._json(
+            "PATCH", _path(kind, namespace, name) + "/status", body=patch, content_type="application/merge-patch+json"
+        )
+
+    async def delete(
+        self, kind: str, name: str, namespace: str, *, uid: str = "", propagation: str = "", grace: int | None = None
+    ) -> None:
+        """Deletes an object, if it still has the UID; one that is not there is fine.
+
+        Raises:
+            ConflictError: There is another object under its name.
+        """
+        options: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if propagation:
+            options["propagationPolicy"] = propagation
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self._json("DELETE", _path(kind, namespace, name), body=options)
+        except NotFoundError:
+            return
+
+    async def log_tail(self, pod: str, namespace: str, *, container: str, lines: int, limit: int) -> str:
+        """The last lines of a pod's log; empty if it has none any more."""
+        query = {"container": container, "tailLines": str(lines)}
+        try:
+            data = await self._request("GET", _path("Pod", namespace, pod) + "/log", query=query, accept="*/*")
+        except (ApiError, UnreachableError):
+            return ""
+        return data[-limit:].decode(errors="replace")
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Manifest | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> Manifest:
+        data = await self._request(
+            method, path, body=body, query=query, content_type=content_type, accept=accept
+        )
+        document: Manifest = json.loads(data)
+        return document
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Manifest | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> bytes:
+        url = f"{self._configuration.host}/{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "ocr-finetune-operator"}
+        token = await self._configuration.get_api_key_with_prefix("BearerToken", "authorization")
+        if token:
+            headers["Authorization"] = token
+        code = "error"
+        try:
+            response = await self._rest.request(
+                method, url, headers=headers, body=body, _request_timeout=self._timeout
+            )
+            code = str(response.status)
+            data: bytes = await response.read()
+        except ApiException as error:
+            code, data = str(error.status), _bytes(error.body)
+            raise _refusal(int(error.status or 0), data, dict(error.headers or {})) from error
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise UnreachableError(f"{method} /{path}: {type(error).__name__}: {error}") from error
+        finally:
+            self._metrics.request(method=method, code=code)
+        if int(code) >= 400:
+            raise _refusal(int(code), data, dict(response.headers))
+        return data
+
+
+def _bytes(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return str(body or "").encode()
+
+
+def _refusal(code: int, data: bytes, headers: Mapping[str, str]) -> ApiError:
+    try:
+        status = json.loads(data)
+        reason, message = status.get("reason", ""), status.get("message", "")
+    except (ValueError, AttributeError):
+        reason, message = "", data[:500].decode(errors="replace")
+    wait = re.match(r"^\d+$", headers.get("Retry-After", ""))
+    return error_of(code)(code=code, reason=reason, message=message, retry_after=float(wait[0]) if wait else 0.0)
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    prefix, _, plural = _RESOURCES[kind].rpartition("/")
+    parts = [prefix, *(["namespaces", quote(namespace, safe="")] if namespace else []), plural]
+    return "/".join([*parts, *([quote(name, safe="")] if name else [])])

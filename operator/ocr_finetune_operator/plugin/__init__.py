@@ -1,0 +1,1 @@
+"""`kubectl ocrft`: what people do with runs from a terminal."""

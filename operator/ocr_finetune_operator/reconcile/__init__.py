@@ -1,0 +1,1 @@
+"""Reads what is there, decides what should be, does it, and writes the status once."""

@@ -1,0 +1,1 @@
+"""One decision a module; each takes values and returns values."""
