@@ -38,9 +38,7 @@ LONG_TEXT = 25
 Group = dict[str, Any]
 
 
-def _grouped(
-    measurement: RecognitionMeasurement, names: Callable[[ReadSample], Iterable[str]]
-) -> dict[str, Group]:
+def _grouped(measurement: RecognitionMeasurement, names: Callable[[ReadSample], Iterable[str]]) -> dict[str, Group]:
     groups: dict[str, list[ReadSample]] = defaultdict(list)
     for sample in measurement.samples:
         for name in names(sample):
@@ -197,7 +195,7 @@ def likely_wrong_labels(measurement: RecognitionMeasurement, *, limit: int = 100
 
     A confusion that the model makes often is left out: there it is the model that errs.
     """
-    often = {confusion for confusion, count in confusions(measurement.samples) if count >= 3}  # noqa: PLR2004
+    often = {confusion for confusion, count in confusions(measurement.samples) if count >= 3}
     suspects = [
         sample
         for sample in measurement.samples
@@ -228,7 +226,7 @@ def suggestions(
             f"{len(unreadable)} characters of the test set are not in the dictionary: {names}. "
             "Add training samples with them and use dictionary.mode: extend."
         )
-    weak = [name for name, row in by_character(measurement).items() if row["readable"] and row["recall"] < 0.8]  # noqa: PLR2004
+    weak = [name for name, row in by_character(measurement).items() if row["readable"] and row["recall"] < 0.8]
     if weak:
         shown = [
             f"{name} ({trained_on.get(name, 0)} in training)" if trained_on is not None else name

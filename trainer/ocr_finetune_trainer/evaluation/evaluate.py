@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.dictionary import Dictionary
     from ocr_finetune_trainer.geometry import RecognitionGeometry
 
-__all__ = ["Samples", "measure_recognition"]
+    from ocr_finetune_trainer.geometry import Geometry
+
+__all__ = ["Measurement", "Samples", "measure", "measure_recognition"]
 
 _CHUNK = 512
 
@@ -35,6 +37,61 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
+
+
+class Measurement(Protocol):
+    """What a model made of a set, whatever kind it is."""
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """What ranks add up before they ask `scores_of`: float64 (K,)."""
+
+    @staticmethod
+    def scores_of(sums: NDArray[np.float64]) -> dict[str, float | int | None]:
+        """The figures under the manifest's names, from `sums` of one rank or of all added up."""
+
+
+def measure(
+    model: Any,
+    dataset: Samples,
+    *,
+    geometry: Geometry,
+    dictionary: Dictionary | None = None,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Measures a model of any kind that reads or finds text; validation in training calls this.
+
+    Args:
+        model: A Paddle layer or a `Network`. A layer is left in the mode it was in.
+        dataset: The labelled set.
+        geometry: How pictures become the model's input; says what kind of model it is.
+        dictionary: The model's characters, for a recognition model.
+        indices: Which samples; None for all. Give each rank its share, add up `sums` over ranks, then `scores_of`.
+        batch_size: Crops in a batch of the least width.
+        progress: Called with samples done and samples in all.
+
+    Raises:
+        ValueError: A recognition model comes without a dictionary.
+    """
+    from ocr_finetune_trainer.geometry import DetectionGeometry
+
+    if isinstance(geometry, DetectionGeometry):
+        from ocr_finetune_trainer.evaluation.detection import measure_detection
+
+        return measure_detection(model, dataset, geometry=geometry, indices=indices, progress=progress)
+    if dictionary is None:
+        raise ValueError("a recognition model is measured with its dictionary")
+    return measure_recognition(
+        model,
+        dataset,
+        geometry=geometry,
+        dictionary=dictionary,
+        indices=indices,
+        batch_size=batch_size,
+        progress=progress,
+    )
 
 
 def measure_recognition(
@@ -65,9 +122,7 @@ def measure_recognition(
     Returns:
         Every sample with what was read, sorted by index. A picture that can't be decoded is wrong, never left out.
     """
-    recogniser = Recogniser(
-        model, geometry=geometry, dictionary=dictionary, batch_size=batch_size, padding=padding
-    )
+    recogniser = Recogniser(model, geometry=geometry, dictionary=dictionary, batch_size=batch_size, padding=padding)
     chosen = list(range(len(dataset))) if indices is None else [int(i) for i in indices]
     sizes = dataset.sizes
     # Samples of one width lie together, so that chunks give full batches.

@@ -84,7 +84,11 @@ class RecognitionEvaluation:
     @property
     def regressed(self) -> float | None:
         """Part of the set that the base model read and the new one does not."""
-        return None if self.base is None else len(self.regressions[0]) / max(len(self.best.samples) + self.best.unusable, 1)
+        return (
+            None
+            if self.base is None
+            else len(self.regressions[0]) / max(len(self.best.samples) + self.best.unusable, 1)
+        )
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -95,9 +99,9 @@ class RecognitionEvaluation:
     def worst(self, limit: int) -> list[ReadSample]:
         """The wrong samples: the most characters wrong first, and of those the surest."""
         wrong = [sample for sample in self.best.samples if not sample.correct]
-        return sorted(
-            wrong, key=lambda s: (-s.distance / max(len(s.label), len(s.prediction), 1), -s.score, s.index)
-        )[:limit]
+        return sorted(wrong, key=lambda s: (-s.distance / max(len(s.label), len(s.prediction), 1), -s.score, s.index))[
+            :limit
+        ]
 
     def headline(self) -> dict[str, Any]:
         """The few figures that a table shows."""

@@ -1,4 +1,4 @@
-"""What a model made of each sample: the one list that metrics, reports, the gate and the export's checks are made from."""
+"""What a model made of each sample: metrics, reports, the gate and the export's checks are all made from this list."""
 
 from __future__ import annotations
 
@@ -120,6 +120,16 @@ class RecognitionMeasurement:
         return RecognitionMetric.of(
             [sample.prediction for sample in chosen], [sample.label for sample in chosen], readable=self.readable
         )
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """What ranks add up before they ask `scores_of`: float64 (K,)."""
+        return self.metric.sums
+
+    @staticmethod
+    def scores_of(sums: NDArray[np.float64]) -> dict[str, float | int | None]:
+        """The figures under the manifest's names, from `sums` of one rank or of all added up."""
+        return RecognitionMetric(sums).scores().as_dict()
 
     @cached_property
     def texts(self) -> Sequence[str]:

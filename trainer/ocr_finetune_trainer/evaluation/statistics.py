@@ -40,9 +40,7 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def bootstrap(
-    sums: NDArray[np.float64], figure: Callable[[NDArray[np.float64]], float], *, seed: int = 0
-) -> Interval:
+def bootstrap(sums: NDArray[np.float64], figure: Callable[[NDArray[np.float64]], float], *, seed: int = 0) -> Interval:
     """Percentile bootstrap of a figure that follows from sums over samples.
 
     Args:

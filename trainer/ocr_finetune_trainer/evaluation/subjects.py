@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.geometry import Geometry
     from ocr_finetune_trainer.training.checkpoint import Checkpoint
 
-__all__ = ["Subject", "base_of", "build_subject", "serving_copy", "trained_of"]
+__all__ = ["Subject", "base_of", "build_subject", "trained_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def build_subject(
     import paddle
 
     from ocr_finetune_trainer import models
+    from ocr_finetune_trainer.models.fusing import fuse_for_inference
     from ocr_finetune_trainer.models.weights import load_weights
 
     paddle.seed(seed)
@@ -98,22 +99,12 @@ def build_subject(
     return Subject(
         model_name=model_name,
         kind=kind,
-        layer=serving_copy(layer),
+        layer=fuse_for_inference(layer),
         geometry=geometry_for(model_name),
         dictionary=dictionary,
         note=note,
         checkpoint=checkpoint,
     )
-
-
-def serving_copy(layer: Any) -> Any:
-    """The layer as it is served: eval mode, branches that only training needs folded. The argument may be changed."""
-    layer.eval()
-    for part in layer.sublayers(include_self=True):
-        fold = getattr(part, "fuse", None)
-        if callable(fold):
-            fold()
-    return layer
 
 
 def trained_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
