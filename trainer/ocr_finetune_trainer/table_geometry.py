@@ -2,8 +2,8 @@
 
 It follows `paddleocr` 3.7, which serves SLANet's boxes as parts of the picture but those of SLANet_plus as parts of the
 padded square. PaddleOCR's training takes parts of the picture for both (and its own evaluation reads them as parts of
-the square), so boxes of a SLANet_plus trained there come out squeezed wherever the picture isn't square. Here the targets
-are what serving reads.
+the square), so boxes of a SLANet_plus trained there come out squeezed wherever the picture isn't square. Here the
+targets are what serving reads.
 """
 
 from __future__ import annotations

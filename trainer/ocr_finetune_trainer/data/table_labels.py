@@ -1,8 +1,8 @@
 """What a table model learns: structure tokens as classes, and a box for each cell.
 
 A table is written as PubTabNet writes it (https://arxiv.org/abs/1911.10683): HTML without its text, cut into tokens,
-and the cells in reading order. `<td>` and `</td>` become the one token `<td></td>`, because a cell without spans is always
-both; a cell with spans stays `<td`, ` colspan="2"`, `>`, `</td>`.
+and the cells in reading order. `<td>` and `</td>` become the one token `<td></td>`, because a cell without spans is
+always both; a cell with spans stays `<td`, ` colspan="2"`, `>`, `</td>`.
 """
 
 from __future__ import annotations

@@ -73,6 +73,8 @@ class Layout(Protocol):
 _MODULES: dict[SourceFormat, str] = {
     SourceFormat.CHAR_FOLDERS: "char_folders",
     SourceFormat.PPOCR: "ppocr",
+    SourceFormat.PUBTABNET: "pubtabnet",
+    SourceFormat.PP_STRUCTURE: "pp_structure",
 }
 
 
