@@ -66,7 +66,7 @@ class Catalogue:
         digest: uint64 (N,): hash of the picture's bytes.
         contrast: uint8 (N,): of the picture.
         brightness: uint8 (N,): of the picture.
-        bytes: int32 (N,): encoded size of the picture.
+        encoded: int32 (N,): encoded size of the picture.
         texts: The labels, as they are trained.
         converted: How many pictures were converted, by reason.
         side: int8 (N,): where it lies; `UNUSED` for a rejected one.
@@ -88,7 +88,7 @@ class Catalogue:
     digest: NDArray[np.uint64]
     contrast: NDArray[np.uint8]
     brightness: NDArray[np.uint8]
-    bytes: NDArray[np.int32]
+    encoded: NDArray[np.int32]
     texts: list[str]
     converted: dict[str, int]
     side: NDArray[np.int8] = field(init=False)
@@ -106,7 +106,7 @@ class Catalogue:
         """Where the label of a sample stands, with its picture."""
         table = self._index(int(self.shard[index]))
         row = int(self.row[index])
-        return _origin(table.column("place")[row].as_py(), table.column("path")[row].as_py())
+        return _origin(str(table.column("place")[row]), str(table.column("path")[row]))
 
     def image(self, index: int) -> bytes:
         """The encoded picture of a sample."""
@@ -128,8 +128,8 @@ class Catalogue:
             number = int(self.shard[index])
             if number != shard:
                 table = self._index(number)
-                groups = table.column("group").to_pylist()
-                places, paths = table.column("place").to_pylist(), table.column("path").to_pylist()
+                groups = _strings(table, "group")
+                places, paths = _strings(table, "place"), _strings(table, "path")
                 origins = [_origin(place, path) for place, path in zip(places, paths, strict=True)]
                 shard = number
             row = int(self.row[index])
@@ -144,6 +144,11 @@ class Catalogue:
                 origin=origins[row],
                 digest=int(self.digest[index]),
             )
+
+
+def _strings(table: pa.Table, name: str) -> list[str]:
+    values: list[Any] = table.column(name).to_pylist()
+    return values
 
 
 def _origin(place: str, path: str) -> str:
@@ -176,13 +181,13 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
             columns["row"].append(np.arange(count, dtype=np.int32))
             columns["source"].append(np.full(count, number, dtype=np.int32))
             columns["group"].append(_groups(table, part.name, group_by, pattern))
-            given = [part.side if part.side >= 0 else _SIDES[side] for side in table.column("split").to_pylist()]
+            given = [part.side if part.side >= 0 else _SIDES[side] for side in _strings(table, "split")]
             columns["given"].append(np.asarray(given, dtype=np.int8))
             for name, theirs in _COLUMNS.items():
                 if theirs:
                     columns[name].append(table.column(theirs).to_numpy())
-            texts.extend(table.column("text").to_pylist())
-            for reason in table.column("converted").to_pylist():
+            texts.extend(_strings(table, "text"))
+            for reason in _strings(table, "converted"):
                 if reason:
                     converted[reason] = converted.get(reason, 0) + 1
             shards.append(shard)
@@ -199,7 +204,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
 _COLUMNS = {
     "shard": "", "row": "", "source": "", "group": "", "given": "", "width": "width", "height": "height",
     "boxes": "boxes", "across": "hash_across", "down": "hash_down", "digest": "digest", "contrast": "contrast",
-    "brightness": "brightness", "bytes": "bytes",
+    "brightness": "brightness", "encoded": "bytes",
 }  # fmt: skip
 _TYPES = {"group": np.uint64, "across": np.uint64, "down": np.uint64, "digest": np.uint64, "given": np.int8,
           "contrast": np.uint8, "brightness": np.uint8}  # fmt: skip
@@ -209,9 +214,9 @@ def _groups(table: pa.Table, source: str, group_by: str, pattern: re.Pattern[str
     if group_by == "none":
         return np.zeros(len(table), dtype=np.uint64)
     if pattern is None:
-        names = table.column("group").to_pylist()
+        names = _strings(table, "group")
     else:
-        found = (pattern.search(path) for path in table.column("path").to_pylist())
+        found = (pattern.search(path) for path in _strings(table, "path"))
         names = [(match.group(1 if match.re.groups else 0) or "") if match else "" for match in found]
     return np.asarray([_hash(source, name) if name else 0 for name in names], dtype=np.uint64)
 

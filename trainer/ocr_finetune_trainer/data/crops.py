@@ -43,7 +43,8 @@ def cut(page: NDArray[np.uint8], points: Sequence[Sequence[float]] | NDArray[Any
         points: Its outline, (N, 2), x before y.
 
     Returns:
-        uint8 (h, w, 3), turned to the left if it is `TURN_RATIO` times as high as wide; None if the outline has no area.
+        uint8 (h, w, 3), turned to the left if it is `TURN_RATIO` times as high as wide; None if the outline has no
+        area.
     """
     corners = quadrilateral(np.asarray(points, dtype=np.float32))
     width = round(max(_length(corners, 0, 1), _length(corners, 3, 2)))

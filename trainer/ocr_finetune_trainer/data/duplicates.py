@@ -1,6 +1,7 @@
 """Finds pictures that are the same, or look the same, among any number of them.
 
-Two perceptual hashes of 64 bits each propose pairs; a comparison of the pictures themselves, made small and grey, decides. So
+Two perceptual hashes of 64 bits each propose pairs; a comparison of the pictures themselves, made small and grey,
+decides. So
 two different sevens of one writer stay two pictures, and one picture saved twice with another quality is one.
 """
 

@@ -7,6 +7,7 @@ in Unicode's composed form, because one machine writes `é` as one code point an
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import threading
 import unicodedata
@@ -133,7 +134,7 @@ class FolderFiles(Files):
             found: list[str] = []
             seen: set[tuple[int, int]] = set()
             for folder, folders, files in os.walk(self.root, followlinks=True):
-                info = os.stat(folder)
+                info = Path(folder).stat()
                 if (info.st_dev, info.st_ino) in seen:
                     folders.clear()
                     continue
@@ -148,10 +149,10 @@ class FolderFiles(Files):
     def find(self, name: str) -> Member | None:
         """The file of this name; where none is spelt so, the one whose name has the same composed form."""
         try:
-            info = os.stat(self.root / name)
+            info = (self.root / name).stat()
         except (OSError, ValueError):
             return self._find_composed(name)
-        if not os.path.isfile(self.root / name):
+        if not stat.S_ISREG(info.st_mode):
             return None
         return Member(name, info.st_size, info.st_mtime_ns)
 

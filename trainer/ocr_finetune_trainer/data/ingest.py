@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ class _Run:
         return len(self.records) >= RECORDS_A_SHARD or self.size >= BYTES_A_SHARD
 
 
+@dataclass(slots=True)
+class _State:
+    """What has come of the records so far."""
+
+    shards: list[Shard] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    records: int = 0
+    reused: int = 0
+
+    def add(self, summary: dict[str, Any]) -> None:
+        """Takes in what is known of a shard."""
+        if summary["rows"]:
+            self.shards.append(Shard(name=summary["name"], size=summary["size"]))
+        self.problems.extend(Problem(**values) for values in summary["problems"])
+        self.records += summary["extra"]
+        self.reused += summary["reused"]
+
+
 def ingest(
     files: Files,
     found: Iterator[Record | Problem],
@@ -87,37 +106,27 @@ def ingest(
         OSError: The cache can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    problems: list[Problem] = []
-    shards: list[Shard] = []
-    counts = {"records": 0, "reused": 0}
-    runs = _runs(found, problems, counts)
-    first = list(_take(runs, 2))
+    state = _State()
+    make = partial(_shard, files, folder=folder, crop=crop)
+    runs = _runs(found, state)
+    first = list(islice(runs, 2))
     if workers <= 1 or len(first) < 2:
         for run in chain(first, runs):
-            summary = _shard(files, run.records, folder, crop)
-            _count(summary, shards, problems, counts)
+            state.add(make(run.records))
             done(len(run.records))
     else:
-        _in_parallel(files, chain(first, runs), folder, crop, workers, shards, problems, counts, done)
-    return Ingested(shards=shards, problems=problems, records=counts["records"], reused=counts["reused"])
+        _in_parallel(make, chain(first, runs), workers=workers, state=state, done=done)
+    return Ingested(shards=state.shards, problems=state.problems, records=state.records, reused=state.reused)
 
 
-def _take(runs: Iterator[_Run], count: int) -> Iterator[_Run]:
-    for _ in range(count):
-        try:
-            yield next(runs)
-        except StopIteration:
-            return
-
-
-def _runs(found: Iterator[Record | Problem], problems: list[Problem], counts: dict[str, int]) -> Iterator[_Run]:
+def _runs(found: Iterator[Record | Problem], state: _State) -> Iterator[_Run]:
     run = _Run()
     for item in found:
         if isinstance(item, Problem):
-            problems.append(item)
-            counts["records"] += item.samples
+            state.problems.append(item)
+            state.records += item.samples
             continue
-        counts["records"] += 1
+        state.records += 1
         run.records.append(item)
         run.size += item.member.size
         if run.is_full():
@@ -128,14 +137,11 @@ def _runs(found: Iterator[Record | Problem], problems: list[Problem], counts: di
 
 
 def _in_parallel(
-    files: Files,
+    make: Callable[[list[Record]], dict[str, Any]],
     runs: Iterator[_Run],
-    folder: Path,
-    crop: bool,
+    *,
     workers: int,
-    shards: list[Shard],
-    problems: list[Problem],
-    counts: dict[str, int],
+    state: _State,
     done: Callable[[int], None],
 ) -> None:
     # Spawned, not forked: the stage has a thread that reports progress, and a fork would copy its locks.
@@ -145,12 +151,12 @@ def _in_parallel(
 
     def finish() -> None:
         size, future = waiting.popleft()
-        _count(future.result(), shards, problems, counts)
+        state.add(future.result())
         done(size)
 
     try:
         for run in runs:
-            waiting.append((len(run.records), pool.submit(_shard, files, run.records, folder, crop)))
+            waiting.append((len(run.records), pool.submit(make, run.records)))
             while len(waiting) > workers + 2:
                 finish()
         while waiting:
@@ -165,14 +171,6 @@ def _in_parallel(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _count(summary: dict[str, Any], shards: list[Shard], problems: list[Problem], counts: dict[str, int]) -> None:
-    if summary["rows"]:
-        shards.append(Shard(name=summary["name"], size=summary["size"]))
-    problems.extend(Problem(**values) for values in summary["problems"])
-    counts["records"] += summary["extra"]
-    counts["reused"] += summary["reused"]
-
-
 def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
     identity = hashlib.sha256(f"{_VERSION}\0{store.FORMAT}\0{crop}\0{getattr(files, 'root', '')}\0".encode())
     identity.update(str(getattr(files, "path", "")).encode())
@@ -183,7 +181,7 @@ def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
     return identity.hexdigest()[:32]
 
 
-def _shard(files: Files, records: list[Record], folder: Path, crop: bool) -> dict[str, Any]:  # noqa: FBT001
+def _shard(files: Files, records: list[Record], *, folder: Path, crop: bool) -> dict[str, Any]:
     """Makes one shard, or finds it made; gives what is known of it as plain values, to travel between processes."""
     name = _key(files, records, crop=crop)
     made = _made(folder, name)
@@ -254,7 +252,7 @@ def _cut_out(picture: Picture, record: Record, problems: list[Problem]) -> list[
                     place=record.place,
                     what=f"box {number} of {record.member.name} has no area",
                     hint="draw it again",
-                )  # fmt: skip
+                )
             )
             continue
         parts.append((pictures.inspect(pictures.encode(line, lossless=lossless)), box.text, None))

@@ -1,7 +1,8 @@
 """Makes batches ahead of training, in processes of its own, in an order that does not depend on how many there are.
 
 Batches travel through anonymous shared memory: no file in /dev/shm, nothing left behind by a kill, and no limit but the
-machine's memory, which is checked before the first process starts. A process that dies or hangs is named with the sample
+machine's memory, which is checked before the first process starts. A process that dies or hangs is named with the
+sample
 it was working on.
 """
 
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,6 +69,7 @@ class Loader:
         start: tuple[int, int] = (0, 0),
         seed: int = 0,
         stall_timeout: float = 300.0,
+        total_steps: int = 0,
     ) -> None:
         """Prepares the loader; processes start with the first batch.
 
@@ -80,6 +83,7 @@ class Loader:
             start: Epoch and step to begin with.
             seed: Seed of the augmentation.
             stall_timeout: Seconds after which a batch counts as hung.
+            total_steps: Steps of the whole training, for transforms that change over it; 0 if none does.
         """
         self.dataset = dataset
         self.order = order
@@ -91,13 +95,16 @@ class Loader:
         self._position = start
         self._seed = seed
         self._timeout = stall_timeout
+        self._total_steps = total_steps
         self._workers: list[_Worker] = []
 
     def task(self, epoch: int, step: int, *, slot: int = 0) -> Task:
         """The part of a step that this rank makes."""
         everyone = self.order.step(epoch, step)
         mine = np.array_split(everyone, self._world)[self._rank]
-        return Task(epoch, step, slot, mine, everyone)
+        past = epoch * self.order.steps_per_epoch + step
+        progress = min(past / self._total_steps, 1.0) if self._total_steps else 0.0
+        return Task(epoch, step, slot, mine, everyone, progress)
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Makes one batch here and now, the same that iterating gives at this position.
@@ -290,10 +297,9 @@ def _memory_left() -> int:
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
         try:
-            with open(limit, encoding="ascii") as top, open(used, encoding="ascii") as now:
-                text = top.read().strip()
-                if text.isdecimal():
-                    left = min(left, max(int(text) - int(now.read()), 0))
+            text = Path(limit).read_text(encoding="ascii").strip()
+            if text.isdecimal():
+                left = min(left, max(int(text) - int(Path(used).read_text(encoding="ascii")), 0))
         except (OSError, ValueError):
             continue
     return left

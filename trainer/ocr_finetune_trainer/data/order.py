@@ -1,7 +1,9 @@
 """Which samples make up which step: a pure function of seed, epoch and step.
 
-Nothing is fetched, remembered or shuffled elsewhere, so the order is the same for any number of ranks and workers, and a
-resumed run needs nothing but its step. Every sample is seen exactly once an epoch; with weights, the first source is, and
+Nothing is fetched, remembered or shuffled elsewhere, so the order is the same for any number of ranks and workers,
+and a
+resumed run needs nothing but its step. Every sample is seen exactly once an epoch; with weights, the first source is,
+and
 of the others a cursor takes the next part of an endless series of shuffles, without a draw twice before all were drawn.
 """
 
@@ -195,7 +197,8 @@ def _draws(pools: Sequence[NDArray[np.int64]], weights: Sequence[float] | None) 
 def rarity(texts: Sequence[str], *, threshold: float = 1e-3, most: float = 10.0) -> NDArray[np.float64]:
     """How often each sample should be drawn an epoch, so that rare characters are seen more often.
 
-    The repeat factor of LVIS (https://arxiv.org/abs/1908.03195): the square root of `threshold` over the part of samples
+    The repeat factor of LVIS (https://arxiv.org/abs/1908.03195): the square root of `threshold` over the part of
+    samples
     that hold a sample's rarest character.
 
     Args:

@@ -1,6 +1,7 @@
 """Finds the pictures that label files name, also when they were named on another machine.
 
-A path is looked for where its writer may have meant it: under the prefix rule, beside the list, in a folder above it, as
+A path is looked for where its writer may have meant it: under the prefix rule, beside the list, in a folder above it,
+as
 it stands if it is absolute, with leading folders taken off, and last by its file name if just one file has it. The way
 that worked is remembered, so a list of a million lines costs one look-up a line.
 """

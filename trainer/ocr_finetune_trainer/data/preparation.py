@@ -1,6 +1,7 @@
 """Examines the data of a run from addresses to splits, and says everything that is wrong with it in one go.
 
-`examine` never stops at the first mistake: a source that can't be read is a problem among others, and the caller decides
+`examine` never stops at the first mistake: a source that can't be read is a problem among others, and the caller
+decides
 what to do with the list. Both `prepare` and `ocrft check` are this function.
 """
 
@@ -230,7 +231,7 @@ def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: l
                     fatal=True,
                     missing=missing,
                     samples=0,
-                )  # fmt: skip
+                )
             )
         return SourceReport(name=name, uri=source.uri)
     problems += [_with_source(problem, name) for problem in result.problems]
@@ -244,7 +245,7 @@ def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: l
                 fatal=True,
                 samples=0,
                 hint="look at its format, or at the list it names",
-            )  # fmt: skip
+            )
         )
     return SourceReport(
         name=name,
@@ -283,7 +284,7 @@ def _check_kind(settings: Settings, found: Examination) -> None:
                 samples=0,
                 what=f"holds pictures of text lines, but {settings.model.name} learns to find text on pages",
                 hint="give pages with boxes, or choose a recognition model",
-            )  # fmt: skip
+            )
         )
     found.catalogue.side[lines] = UNUSED
 
@@ -376,7 +377,9 @@ def _check_labels(settings: Settings, found: Examination) -> None:
         text = catalogue.texts[index]
         entries = dictionary.split(text)
         found.frames[index] = frames_needed(entries)
-        problem = _untrainable(text, entries, dictionary, int(found.frames[index]), settings.limits, asked)
+        problem = _untrainable(
+            text, entries, dictionary, frames=int(found.frames[index]), limits=settings.limits, asked=asked
+        )
         if problem is None:
             longest = max(longest, len(entries)) if catalogue.side[index] == TRAIN else longest
             continue
@@ -393,7 +396,7 @@ def _check_labels(settings: Settings, found: Examination) -> None:
 
 
 def _untrainable(
-    text: str, entries: Sequence[str], dictionary: Dictionary, frames: int, limits: Limits, asked: int | str
+    text: str, entries: Sequence[str], dictionary: Dictionary, *, frames: int, limits: Limits, asked: int | str
 ) -> LabelProblem | None:
     missing = [entry for entry in dict.fromkeys(entries) if entry not in dictionary]
     if missing:
@@ -432,7 +435,7 @@ def _judge(settings: Settings, found: Examination) -> None:
                     fatal=True,
                     samples=0,
                     hint="add data, or look at what was rejected",
-                )  # fmt: skip
+                )
             )
     allowed = fraction(settings.dataset.max_rejected)
     if found.total and found.rejected > allowed * found.total:
@@ -445,5 +448,5 @@ def _judge(settings: Settings, found: Examination) -> None:
                 what=f"{found.rejected} of {found.total} samples can't be used "
                 f"({100 * found.rejected / found.total:.1f} %), and {settings.dataset.max_rejected} are allowed",
                 hint="correct them, or raise dataset.maxRejected",
-            )  # fmt: skip
+            )
         )

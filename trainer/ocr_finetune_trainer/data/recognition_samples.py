@@ -61,7 +61,7 @@ def width_buckets(dataset: DataSet, *, geometry: RecognitionGeometry, stride: in
         content[index] = max(content[index], frames_needed(dataset.texts[int(index)]) * stride)
     steps = np.asarray(geometry.buckets, dtype=np.int64)
     places = np.minimum(np.searchsorted(steps, content), len(steps) - 1)
-    return steps[places].astype(np.int32)
+    return np.asarray(steps[places], dtype=np.int32)
 
 
 class Augmentation(Protocol):
@@ -74,7 +74,9 @@ class Augmentation(Protocol):
 
 
 class RecognitionTransform:
-    """Makes the batches of a recognition model; decodes, augments, resizes, encodes. Safe to send to other processes."""
+    """Makes the batches of a recognition model; decodes, augments, resizes, encodes. Safe to send to other
+    processes.
+    """
 
     def __init__(
         self,

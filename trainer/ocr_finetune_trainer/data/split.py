@@ -113,11 +113,13 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed: NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return mixed
 
 
 def leaks(pairs: NDArray[np.int64], sides: NDArray[np.int8]) -> NDArray[np.int64]:
     """Those of the pairs whose samples lie on different sides: int64 (K, 2)."""
     if len(pairs) == 0:
         return pairs.reshape(0, 2)
-    return pairs[sides[pairs[:, 0]] != sides[pairs[:, 1]]]
+    apart: NDArray[np.int64] = pairs[sides[pairs[:, 0]] != sides[pairs[:, 1]]]
+    return apart

@@ -35,7 +35,12 @@ _VIEW_ROWS_A_BATCH = 65536
 DESCRIPTION = "dataset.json"
 INDEX = "index.arrow"
 
-_PICTURES = pa.schema(
+
+def _schema(fields: Sequence[tuple[str, Any]]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in fields])
+
+
+_PICTURES: pa.Schema = _schema(
     [
         ("image", pa.binary()),
         ("points", pa.list_(pa.list_(pa.float32()))),
@@ -43,7 +48,7 @@ _PICTURES = pa.schema(
         ("ignored", pa.list_(pa.bool_())),
     ]
 )
-SHARD_INDEX = pa.schema(
+SHARD_INDEX: pa.Schema = _schema(
     [
         ("text", pa.string()),
         ("width", pa.int32()),
@@ -62,7 +67,7 @@ SHARD_INDEX = pa.schema(
         ("digest", pa.uint64()),
     ]
 )
-_VIEW = pa.schema(
+_VIEW: pa.Schema = _schema(
     [
         ("shard", pa.int32()),
         ("row", pa.int32()),
@@ -200,7 +205,7 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 class Texts(Sequence[str]):
     """The labels of a data set: a sequence of strings that are made when asked for."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
+    def __init__(self, column: pa.ChunkedArray[Any]) -> None:
         self._column = column
 
     def __len__(self) -> int:
@@ -224,7 +229,8 @@ class Texts(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self._column.chunks:
-            yield from chunk.to_pylist()
+            values: list[Any] = chunk.to_pylist()
+            yield from values
 
 
 class DataSet:
@@ -245,7 +251,7 @@ class DataSet:
         self.content_hash: str = description["contentHash"]
         self.source_names: tuple[str, ...] = tuple(description["sources"])
         self._shards = [Shard(name=name, size=size) for name, size in description["shards"]]
-        self._cache = (path / description["cache"]).resolve()
+        self._cache: Path = (path / str(description["cache"])).resolve()
         self._shard = table.column("shard").to_numpy()
         self._row = table.column("row").to_numpy()
         self.sizes: NDArray[np.int32] = np.stack(

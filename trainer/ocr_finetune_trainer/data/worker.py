@@ -6,6 +6,7 @@ lock of its parent, and it ends when its parent does, because their connection c
 
 from __future__ import annotations
 
+import inspect
 import mmap
 import pickle
 import signal
@@ -68,6 +69,7 @@ class Task:
         slot: Where it goes.
         indices: The samples of this rank.
         everyone: The samples of all ranks.
+        progress: How much of the training is over, 0 to 1.
     """
 
     epoch: int
@@ -75,6 +77,7 @@ class Task:
     slot: int
     indices: NDArray[np.int64]
     everyone: NDArray[np.int64]
+    progress: float = 0.0
 
 
 Layout = list[tuple[str, str, tuple[int, ...], int]]  # name, dtype, shape, offset in the slot
@@ -111,7 +114,8 @@ def make_batch(
         if isinstance(transform, BatchTransform):
             batch = transform.batch(samples(), dataset=dataset, everyone=task.everyone)
         else:
-            items = [transform(sample, rng) for sample, rng in samples()]
+            more = {"progress": task.progress} if _takes_progress(transform) else {}
+            items = [transform(sample, rng, **more) for sample, rng in samples()]
             batch = {name: np.stack([item[name] for item in items]) for name in items[0]} if items else {}
     except Exception as error:
         if current < 0:
@@ -121,6 +125,10 @@ def make_batch(
     batch["index"] = task.indices
     batch["source"] = dataset.sources[task.indices].astype(np.int32)
     return batch
+
+
+def _takes_progress(transform: Any) -> bool:
+    return "progress" in inspect.signature(transform).parameters
 
 
 def layout_of(batch: dict[str, NDArray[Any]]) -> tuple[Layout, int]:
@@ -146,7 +154,7 @@ def main() -> None:
 
 
 def _serve(connection: Connection, memory: mmap.mmap) -> None:
-    dataset, transform, seed, slot_bytes = pickle.loads(connection.recv_bytes())
+    dataset, transform, seed, slot_bytes = pickle.loads(connection.recv_bytes())  # noqa: S301 - from its own parent
 
     def begin(index: int) -> None:
         struct.pack_into("<q", memory, 0, index)

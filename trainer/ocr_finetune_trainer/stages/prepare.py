@@ -21,8 +21,8 @@ from ocr_finetune_api.run_config import RunConfig
 from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue
 from ocr_finetune_trainer.data.preparation import SHARDS, SIDE_NAMES, Examination, Settings, examine
-from ocr_finetune_trainer.data.records import Problem, summary
 from ocr_finetune_trainer.data.recognition_samples import limits_of
+from ocr_finetune_trainer.data.records import Problem, summary
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST
 from ocr_finetune_trainer.data.store import DataSet, replace_file, write_view

@@ -1,6 +1,7 @@
-"""PaddleOCR's label lists: a picture and its label a line, with a tab between them.
+r"""PaddleOCR's label lists: a picture and its label a line, with a tab between them.
 
-Lines: `<path>\\t<text>`; the path may be a JSON array of several pictures of the same text. Pages: `<path>\\t[{"transcription":
+Lines: `<path>\t<text>`; the path may be a JSON array of several pictures of the same text. Pages:
+`<path>\t[{"transcription":
 "…", "points": [[x, y], …], "difficult": false}, …]`, where some write `point` for `points`. Texts `###` and `*` and
 difficult ones are ignored regions.
 """
@@ -208,7 +209,7 @@ def _box(value: Any, which: str, place: str) -> Box | Problem:
     points = value.get("points", value.get("point"))
     text = value.get("transcription", value.get("label", ""))
     try:
-        corners = tuple((float(x), float(y)) for x, y in points)
+        corners = tuple((float(x), float(y)) for x, y in points or ())
     except (TypeError, ValueError):
         return Problem(kind="bad-box", place=place, what=f"{which} has no corners that can be read: {points!r:.80}",
                        hint='write "points": [[x, y], [x, y], [x, y], [x, y]]')  # fmt: skip

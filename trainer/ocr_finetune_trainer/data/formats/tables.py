@@ -1,4 +1,6 @@
-"""Reads CSV files whose headers vary: which column holds what is asked of the manifest, then of a list of usual names."""
+"""Reads CSV files whose headers vary: which column holds what is asked of the manifest, then of a list of usual
+names.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ def find_columns(header: list[str], named: Mapping[str, str], *, place: str) -> 
                     samples=0,
                     what=f"has no column {name!r}; its columns are {', '.join(map(repr, header))}",
                     hint=f"write columns: {{{what}: {(near or header or [''])[0]!r}}}",
-                )  # fmt: skip
+                )
             )
             continue
         number = next((plain.index(candidate) for candidate in usual if candidate in plain), None)
