@@ -41,6 +41,7 @@ class StageResult(ApiModel):
     artifacts: dict[str, str] = Field(default_factory=dict, description="paths relative to the run's folder")
     choices: list[Choice] = Field(default_factory=list)
     details: dict[str, Any] = Field(default_factory=dict)
+    fingerprint: str = Field("", description="state of what was read from outside the workspace")
     attempt: int = 1
     execution: str = ""
     rank: int = 0

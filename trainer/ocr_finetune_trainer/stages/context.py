@@ -48,6 +48,7 @@ class StageOutcome:
         choices: What `auto` stood for.
         warnings: What a person should know although the stage succeeded.
         details: Anything else that later stages or reports read, JSON values.
+        fingerprint: State of what was read from outside the workspace.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -55,3 +56,4 @@ class StageOutcome:
     choices: Sequence[Choice] = ()
     warnings: Sequence[str] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""

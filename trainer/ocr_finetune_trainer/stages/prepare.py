@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ocr_finetune_api.results import Choice, StageResult
 from ocr_finetune_api.run_config import RunConfig
 from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue
+from ocr_finetune_trainer.data.fingerprint import fingerprint
 from ocr_finetune_trainer.data.preparation import SHARDS, SIDE_NAMES, Examination, Settings, examine
 from ocr_finetune_trainer.data.recognition_samples import limits_of
 from ocr_finetune_trainer.data.records import Problem, summary
@@ -45,6 +47,8 @@ def run(context: StageContext) -> StageOutcome:
     """
     workspace = context.workspace
     workspace.data.mkdir(parents=True, exist_ok=True)
+    # Taken before the first file is read, so that what changes meanwhile is seen the next time.
+    state = fingerprint(context.spec)
     context.reporter.activity(Activity.LOADING, "reading the data")
     done = 0
 
@@ -59,7 +63,7 @@ def run(context: StageContext) -> StageOutcome:
     raise_errors(found, where=str(workspace.rejected))
     outcome = _write(context, found)
     context.reporter.update(percent=100.0)
-    return outcome
+    return replace(outcome, fingerprint=state)
 
 
 def settings_of(context: StageContext, *, progress: Any = lambda _: None) -> Settings:
@@ -185,6 +189,6 @@ def _relative(workspace: Workspace, path: Path) -> str:
     return str(path.relative_to(workspace.folder))
 
 
-def is_current(done: StageResult, config: RunConfig) -> bool:  # noqa: ARG001
+def is_current(done: StageResult, config: RunConfig) -> bool:
     """Whether the sources are still as they were when the result was made."""
-    return True
+    return done.fingerprint == fingerprint(config.spec)

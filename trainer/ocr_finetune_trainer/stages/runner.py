@@ -72,6 +72,7 @@ def run_stage(stage: Stage, *, config: RunConfig, root: Path) -> StageResult:
             choices=list(outcome.choices),
             warnings=list(outcome.warnings),
             details=outcome.details,
+            fingerprint=outcome.fingerprint,
         )
     result = result.model_copy(
         update={
