@@ -81,7 +81,7 @@ def test_a_few_bad_pictures_are_allowed_when_the_manifest_says_so(some, prepare)
         (lambda f: break_csv(f, lambda rows: rows.__setitem__(0, ["a", "b", "c"])), 65, ["samples.csv:1"]),
         (lambda f: (f / "id2char.json").write_text("{"), 65, ["id2char.json"]),
         (lambda f: (f / "id2char.json").write_text('{"5300": "0"}'), 65, ["id2char.json", "5301"]),
-        (lambda f: break_csv(f, lambda rows: rows.__delitem__(slice(1, None))), 65, ["samples.csv"]),
+        (lambda f: break_csv(f, lambda rows: rows.__delitem__(slice(1, None))), 65, ["holds no labelled picture"]),
         (shutil.rmtree, 66, ["data"]),
     ],
     ids=["header", "broken json", "ids missing", "empty", "no folder"],
@@ -197,8 +197,8 @@ def test_a_picture_in_another_mode_is_read(some, prepare):
     rows = (some / "samples.csv").read_text().splitlines()
     for number, mode in enumerate(("1", "L", "P", "RGBA", "CMYK", "I;16"), start=1):
         path = some / rows[number].split(",")[0]
-        picture = Image.open(path)
-        changed = Image.new("I;16", picture.size) if mode == "I;16" else picture.convert(mode)
+        with Image.open(path) as picture:
+            changed = Image.new("I;16", picture.size) if mode == "I;16" else picture.convert(mode)
         changed.save(path, format="TIFF" if mode == "CMYK" else "PNG")
     _, done = prepare(dataset__maxRejected="0%")
     assert done.returncode == 0, done.stderr
