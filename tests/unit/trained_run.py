@@ -35,7 +35,9 @@ def digits(count: int, *, start: int = 0) -> list[tuple[np.ndarray, str]]:
     return pictures
 
 
-def write_set(workspace: Workspace, name: str, samples: list[tuple[np.ndarray, str]], *, source: str = "digits") -> None:
+def write_set(
+    workspace: Workspace, name: str, samples: list[tuple[np.ndarray, str]], *, source: str = "digits"
+) -> None:
     """Writes a prepared set of lines."""
     cache = workspace.cache / "shards"
     cache.mkdir(parents=True, exist_ok=True)
@@ -91,10 +93,10 @@ def fit(samples: list[tuple[np.ndarray, str]], *, steps: int) -> dict[str, np.nd
     geometry = recognition_geometry(MODEL)
     model = models.build(MODEL, characters=DICTIONARY.size, guided=False)
     loss = losses.build(MODEL, guided=False)
-    optimizer = paddle.optimizer.Adam(2e-3, parameters=model.parameters())
+    optimizer = paddle.optimizer.Adam(5e-3, parameters=model.parameters())
     rng = np.random.default_rng(0)
     for _ in range(steps):
-        chosen = [samples[i] for i in rng.choice(len(samples), 32)]
+        chosen = [samples[i] for i in rng.choice(len(samples), 16)]
         x = paddle.to_tensor(geometry.batch([image for image, _ in chosen]))
         arrays = targets([DICTIONARY.encode(text) for _, text in chosen], guide="", size=DICTIONARY.size)
         batch = {key: paddle.to_tensor(value) for key, value in arrays.items()}
@@ -104,7 +106,7 @@ def fit(samples: list[tuple[np.ndarray, str]], *, steps: int) -> dict[str, np.nd
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def make_run(root: Path, *, steps: int = 60, name: str = "digits") -> Workspace:
+def make_run(root: Path, *, steps: int = 100, name: str = "digits") -> Workspace:
     """Leaves what prepare and train leave: sets, dictionary, one checkpoint."""
     from ocr_finetune_trainer.training import checkpoint
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,7 @@ def run(context: StageContext) -> StageOutcome:
     workspace = context.workspace
     subject = trained_of(workspace, context.spec)
     measured_on = test_set(workspace)
-    built = workspace.folder / f".export.{os.getpid()}"
+    built = workspace.folder / ".export.new"
     shutil.rmtree(built, ignore_errors=True)
     exporter = Exporter(
         subject=subject,
@@ -144,9 +143,7 @@ def _deliver(context: StageContext, archive: Path) -> str:
     return push([archive, sums], destination)[0]
 
 
-def _outcome(
-    context: StageContext, exporter: Exporter, *, archive: Path, uri: str, notes: list[str]
-) -> StageOutcome:
+def _outcome(context: StageContext, exporter: Exporter, *, archive: Path, uri: str, notes: list[str]) -> StageOutcome:
     folder = context.workspace.export
     name = folder.name
     artifacts = {"card": f"{name}/model-card.md", "archive": archive.name}
@@ -156,9 +153,7 @@ def _outcome(
         artifacts["onnx"] = f"{name}/onnx/{ONNX_FILE}"
     served = exporter.checks["paddleocr"]
     checks = {key: check.as_dict() for key, check in exporter.checks.items()}
-    shown = ", ".join(
-        f"{key} {check.metrics[exporter.checker.metric]:.2%}" for key, check in exporter.checks.items()
-    )
+    shown = ", ".join(f"{key} {check.metrics[exporter.checker.metric]:.2%}" for key, check in exporter.checks.items())
     return StageOutcome(
         metrics={"exported": served.metrics, "formats": checks},
         artifacts=artifacts,
