@@ -303,7 +303,7 @@ def open_files(path: Path) -> tuple[Files, str]:
     try:
         if path.is_dir():
             os.scandir(path).close()
-            return FolderFiles(path), ""
+            return _folder(path), ""
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
@@ -314,7 +314,18 @@ def open_files(path: Path) -> tuple[Files, str]:
         return ZipFiles(path), ""
     if path.suffix.lower() == ".tar" or head[257:262] == b"ustar":
         return TarFiles(path), ""
+    if path.name == "data.mdb":
+        return _folder(path.parent), ""
     return FolderFiles(path.parent), path.name
+
+
+def _folder(path: Path) -> Files:
+    """A folder of files, or of databases."""
+    if not (path / "data.mdb").is_file() and not any(path.glob("*/data.mdb")):
+        return FolderFiles(path)
+    from ocr_finetune_trainer.data.lmdb_files import LmdbFiles, databases_below
+
+    return LmdbFiles(path, databases_below(path))
 
 
 def _nearest_parent(path: Path) -> str:

@@ -1,7 +1,9 @@
 """Changes lines of text at random, as PaddleOCR's RecAug and RecConAug do, at a tenth of their cost.
 
-The reference warps a line up to three times with thin plates, each solved for every pixel. Here all bending is collected on
-a few nodes along the upper and the lower edge, made smooth in between, and applied with one `cv2.remap`. Noise comes from
+The reference warps a line up to three times with thin plates, each solved for every pixel. Here all bending is
+collected on
+a few nodes along the upper and the lower edge, made smooth in between, and applied with one `cv2.remap`. Noise comes
+from
 a table, colours from look-up tables. Each operation is a pure function of a picture and a generator.
 """
 
@@ -34,6 +36,7 @@ __all__ = [
     "perspective",
     "reverse",
     "stretch",
+    "suited",
     "warp",
 ]
 
@@ -297,3 +300,15 @@ class RecognitionAugmentation:
                 break
             picture, text = concatenate(picture, more), text + said
         return picture, text
+
+
+def suited(model_name: str, *, longest: int = 25) -> RecognitionAugmentation:
+    """The augmentation that suits a model.
+
+    Args:
+        model_name: A name of the model table.
+        longest: Longest label to be trained on.
+    """
+    if model_name == "MobileNetV3_small_ctc":
+        return RecognitionAugmentation.gentle()
+    return RecognitionAugmentation(longest=longest)

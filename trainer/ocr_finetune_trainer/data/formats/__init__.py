@@ -71,8 +71,15 @@ class Layout(Protocol):
 
 # Asked in this order: the most particular first, since a PPOCRLabel folder also holds ordinary lists.
 _MODULES: dict[SourceFormat, str] = {
+    SourceFormat.LMDB: "lmdb",
+    SourceFormat.CCPD: "ccpd",
+    SourceFormat.PPOCRLABEL: "ppocrlabel",
     SourceFormat.CHAR_FOLDERS: "char_folders",
+    SourceFormat.PADDLEX: "paddlex",
+    SourceFormat.ICDAR2015: "icdar2015",
+    SourceFormat.COCO: "coco",
     SourceFormat.PPOCR: "ppocr",
+    SourceFormat.CSV: "csv",
     SourceFormat.PUBTABNET: "pubtabnet",
     SourceFormat.PP_STRUCTURE: "pp_structure",
 }
