@@ -46,6 +46,11 @@ class Reporter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where the files go; other processes of this node may put `rank-*.prom` there too."""
+        return self._folder
+
     @classmethod
     def for_stage(cls, stage: Stage, *, folder: Path, rank: int = 0, attempt: int = 1) -> Self:
         """A reporter for a stage that has just begun."""

@@ -1,0 +1,433 @@
+"""Puts a training together from a run's files: model, data, optimizer, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import nn
+from prometheus_client import CollectorRegistry
+
+from ocr_finetune_api import results
+from ocr_finetune_api.exit_codes import ConfigurationError, DeviceError, InputMissingError, StopRequested
+from ocr_finetune_api.model_table import Kind, lookup
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.values import seconds
+from ocr_finetune_trainer import losses, models
+from ocr_finetune_trainer.data.store import DataSet
+from ocr_finetune_trainer.dictionary import Dictionary
+from ocr_finetune_trainer.geometry import geometry_for
+from ocr_finetune_trainer.models.freezing import Freezing
+from ocr_finetune_trainer.telemetry.trackers import EventLog
+from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
+from ocr_finetune_trainer.training import checkpoint, validate
+from ocr_finetune_trainer.training.average import Average
+from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
+from ocr_finetune_trainer.training.choices import Facts, Settings, choose
+from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transform
+from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
+from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
+from ocr_finetune_trainer.training.pulse import Outcome
+from ocr_finetune_trainer.training.recorder import Recorder
+from ocr_finetune_trainer.training.saver import TrainingState
+from ocr_finetune_trainer.training.step import TrainStep
+from ocr_finetune_trainer.training.writer import CheckpointWriter
+
+if TYPE_CHECKING:
+    from ocr_finetune_api.run_config import RunConfig
+    from ocr_finetune_api.workspace import Workspace
+    from ocr_finetune_trainer.training.pulse import Pulse
+    from ocr_finetune_trainer.training.ranks import Ranks
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+# A batch twice as wide as the narrowest still goes through at once; wider ones are taken in parts.
+_WIDER = 2
+_LEAST_STORAGE_PATIENCE = 900.0
+
+
+def train(
+    config: RunConfig, *, workspace: Workspace, ranks: Ranks, pulse: Pulse, folder: Path, execution: str
+) -> Outcome:
+    """Trains a run to its end.
+
+    Args:
+        config: The run configuration.
+        workspace: The run's files.
+        ranks: The gang.
+        pulse: Signs of life.
+        folder: In memory, shared by the processes of this node.
+        execution: This execution of the attempt.
+
+    Returns:
+        What the stage reports.
+
+    Raises:
+        OCRFineTuneError: Training can't begin or go on.
+        StopRequested: Somebody asked for a stop, and a checkpoint is saved.
+    """
+    gpu = _choose_device(config, ranks)
+    ranks.connect(gpu=gpu)
+    job = _Job(config, workspace=workspace, ranks=ranks, pulse=pulse, folder=folder, execution=execution, gpu=gpu)
+    try:
+        return job.run()
+    finally:
+        job.close()
+
+
+class _Job:
+    """The parts of a training that live as long as it does."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        workspace: Workspace,
+        ranks: Ranks,
+        pulse: Pulse,
+        folder: Path,
+        execution: str,
+        gpu: bool,
+    ) -> None:
+        self.config = config
+        self.spec = spec = config.spec
+        self.workspace = workspace
+        self.ranks = ranks
+        self.pulse = pulse
+        self.gpu = gpu
+        self.info = lookup(spec.model.name)
+        self.metric = validate.metric_of(self.info.kind, spec.evaluation.metric)
+        self.guided = _guided(spec.model.guidance, name=spec.model.name)
+        self.geometry = geometry_for(spec.model.name)
+        self.dictionary = Dictionary.load(workspace.dictionary) if self.info.kind is Kind.RECOGNITION else None
+        self.dataset = DataSet.open(workspace.data / "train")
+        self.validation = DataSet.open(workspace.data / "validation")
+        if not len(self.validation):
+            raise InputMissingError(f"{workspace.data / 'validation'}: is empty, so no checkpoint can be chosen")
+        self.settings = self._choose()
+        self.fence = Fence(workspace.fence, attempt=config.attempt, execution=execution)
+        self.writer = self._writer() if ranks.first else None
+        self.model = self._build_model()
+        self.average_model = self._new_model() if self.settings.ema else None
+        self.recorder = self._recorder(folder)
+        self.announce()
+
+    def run(self) -> Outcome:
+        """Trains, and says what became of it."""
+        found = self._newest()
+        progress = found.manifest.progress if found else Progress(steps=self.steps)
+        thaw_at = self.spec.model.freeze_epochs * self.order.steps_per_epoch
+        self.pulse.progress(resumed_from_step=progress.step)
+        while True:
+            frozen = self.spec.model.freeze != "none" and not (thaw_at and progress.step >= thaw_at)
+            trainer, state = self._trainer(progress, frozen=frozen, pause_at=thaw_at if frozen else 0)
+            if found is not None:
+                trainer.progress = state.restore(found)
+            ending = trainer.run()
+            progress = trainer.progress
+            if ending is not Ending.PAUSE:
+                break
+            found = None
+        if self.writer is not None:
+            self.writer.wait()
+        if ending is Ending.STOPPED:
+            if self.ranks.first:
+                self.workspace.stop_request.unlink(missing_ok=True)
+            raise StopRequested(
+                f"training stopped on request after step {progress.step} of {trainer.plan.steps}; a checkpoint is saved",
+                hint="run again to go on from there",
+            )
+        return self._outcome(progress, ending)
+
+    def close(self) -> None:
+        """Writes what is left of the metrics."""
+        self.recorder.close()
+
+    def announce(self) -> None:
+        """Prints what was chosen, and why."""
+        if not self.ranks.first:
+            return
+        for choice in self.settings.choices:
+            logger.info("%s: %s (%s)", choice.name, choice.value, choice.reason)
+        for warning in self.settings.warnings:
+            logger.warning("%s", warning)
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """What prepare found out."""
+        result = results.read(self.workspace.result(Stage.PREPARE))
+        return result.details if result is not None else {}
+
+    def _choose(self) -> Settings:
+        dictionary = self.prepared.get("dictionary", {})
+        size = max(int(dictionary.get("size", 0)), 1)
+        facts = Facts(
+            samples=len(self.dataset),
+            validation_samples=len(self.validation),
+            gpu=self.gpu,
+            bf16=self.gpu and paddle.amp.is_bfloat16_supported(),
+            new_characters=int(dictionary.get("new", 0)) / size,
+            cores=_cores_a_process(self.config.devices_per_node),
+        )
+        draft = choose(self.spec, facts)
+        self.order = make_order(self.dataset, self.spec, geometry=self.geometry, batch_size=draft.global_batch)
+        settings = choose(self.spec, facts, steps_per_epoch=self.order.steps_per_epoch)
+        self.steps = settings.epochs * self.order.steps_per_epoch
+        return settings
+
+    def _new_model(self) -> nn.Layer:
+        characters = self.dictionary.size if self.dictionary is not None else 0
+        with paddle.utils.unique_name.guard():
+            return models.build(self.spec.model.name, characters=characters, guided=self.guided)
+
+    def _build_model(self) -> nn.Layer:
+        paddle.seed(self.spec.training.seed)
+        model = self._new_model()
+        if self.spec.model.pretrained != "none":
+            from ocr_finetune_trainer.models.store import load_prepared
+            from ocr_finetune_trainer.models.weights import load_weights
+
+            arrays, old, source = load_prepared(self.workspace.weights)
+            report = load_weights(model, arrays, source=source, old=old, new=self.dictionary)
+            for line in report.lines() if self.ranks.first else ():
+                logger.info("%s", line)
+        if self.settings.batch_norm == "sync":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
+
+    def _writer(self) -> CheckpointWriter:
+        policy = self.spec.training.checkpoint
+        return CheckpointWriter(
+            self.workspace.checkpoints,
+            fence=self.fence,
+            keep_last=policy.keep_last,
+            patience_seconds=max(3.0 * seconds(policy.every), _LEAST_STORAGE_PATIENCE),
+            tell=self._storage_event,
+        )
+
+    def _storage_event(self, message: str) -> None:
+        logger.warning("%s", message)
+        self.recorder.event("storage", message=message)
+
+    def _recorder(self, folder: Path) -> Recorder:
+        registry = CollectorRegistry()
+        rank = self.ranks.rank
+        metrics = TrainingMetrics(registry, rank=rank)
+        self.pulse.publish(folder / f"rank-{rank}.train.prom", registry)
+        trackers = []
+        if self.ranks.first:
+            trackers.append(EventLog(self.workspace.events, attempt=self.config.attempt))
+        self.pulse.progress(epochs=self.settings.epochs, steps=self.steps, metric_name=self.metric)
+        return Recorder(
+            pulse=self.pulse,
+            metrics=metrics,
+            trackers=trackers,
+            steps=self.steps,
+            steps_per_epoch=self.order.steps_per_epoch,
+            metric_name=self.metric,
+        )
+
+    def _newest(self) -> checkpoint.Checkpoint | None:
+        """The checkpoint to go on from, the same on all ranks."""
+        name = ""
+        if self.ranks.first:
+            self.fence.claim()
+            checkpoint.clean(self.workspace.checkpoints)
+            newest = checkpoint.load_latest(self.workspace, report=self._damaged)
+            name = newest.path.name if newest is not None else ""
+        name = self.ranks.share(name)
+        found, _ = checkpoint.find(self.workspace.checkpoints)
+        chosen = next((item for item in found if item.path.name == name), None)
+        if chosen is not None and self.ranks.first:
+            logger.info("going on from step %d: %s", chosen.step, chosen.path)
+            self.recorder.event("resumed", step=chosen.step, checkpoint=chosen.path.name)
+        return chosen
+
+    def _damaged(self, damage: checkpoint.Damage) -> None:
+        logger.warning("skipped a damaged checkpoint: %s", damage)
+        self.recorder.event("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
+
+    def _trainer(self, progress: Progress, *, frozen: bool, pause_at: int) -> tuple[Trainer, TrainingState]:
+        settings, spec = self.settings, self.spec
+        freezing = Freezing(self.model, spec.model.freeze if frozen else "none")
+        set_modes(self.model, frozen_norms=settings.batch_norm == "frozen", freezing=freezing)
+        optimizer = Optimizer(
+            trainable(self.model, layer_decay=settings.layer_decay, head_rate=settings.head_rate),
+            weight_decay=settings.weight_decay,
+        )
+        average = Average(self.average_model, of=self.model, decay=settings.ema) if self.average_model else None
+        step = TrainStep(
+            model=self.model,
+            loss=losses.build(spec.model.name, guided=self.guided),
+            optimizer=optimizer,
+            normalization=self.geometry.normalization,
+            settings=settings,
+            ranks=self.ranks,
+            gpu=self.gpu,
+            seed=spec.training.seed,
+            most_pixels=self._most_pixels(),
+        )
+        state = TrainingState(
+            model=self.model,
+            average=average,
+            optimizer=optimizer,
+            scale=step.scale,
+            ranks=self.ranks,
+            folder=self.workspace.checkpoints,
+            writer=self.writer,
+            manifest=Manifest(
+                step=0,
+                attempt=self.config.attempt,
+                execution=self.fence.execution,
+                metric_name=self.metric,
+            ),
+        )
+
+        def evaluate() -> dict[str, Any]:
+            with state.measured() as model:
+                figures = self._measure(model)
+            set_modes(self.model, frozen_norms=settings.batch_norm == "frozen", freezing=freezing)
+            return figures
+
+        trainer = Trainer(
+            plan=self._plan(pause_at),
+            progress=progress,
+            ranks=self.ranks,
+            pulse=self.pulse,
+            feed=self._feed(),
+            step=step,
+            schedule=settings.schedule(
+                spec, steps_per_epoch=self.order.steps_per_epoch, extended_from=progress.extended_from
+            ),
+            average=average,
+            evaluate=evaluate,
+            saver=state,
+            recorder=self.recorder,
+            name_samples=lambda indices: [self.dataset.origin(index) for index in indices],
+        )
+        return trainer, state
+
+    def _plan(self, pause_at: int) -> Plan:
+        training = self.spec.training
+        return Plan(
+            steps=self.steps,
+            evaluate_every=self.settings.evaluate_every,
+            save_every_steps=training.checkpoint.every_steps,
+            save_every_seconds=float(seconds(training.checkpoint.every)),
+            metric=self.metric,
+            patience=training.early_stopping.patience,
+            min_delta=training.early_stopping.min_delta,
+            target=training.target_metric,
+            budget_seconds=float(seconds(training.time_budget)),
+            report_every=10 if self.gpu else 1,
+            pause_at=pause_at,
+        )
+
+    def _feed(self) -> DataFeed:
+        longest = int(self.prepared.get("maxTextLength") or 25)
+        transform = make_transform(
+            self.spec, geometry=self.geometry, dictionary=self.dictionary, guided=self.guided, longest=longest
+        )
+        return DataFeed(
+            self.dataset,
+            self.order,
+            transform,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            workers=self.settings.workers,
+            seed=self.spec.training.seed,
+        )
+
+    def _most_pixels(self) -> int:
+        geometry = self.geometry
+        if self.info.kind is Kind.RECOGNITION:
+            return self.settings.batch_size * geometry.height * geometry.min_width * _WIDER  # type: ignore[union-attr]
+        return self.settings.batch_size * geometry.train_height * geometry.train_width  # type: ignore[union-attr]
+
+    def _measure(self, model: nn.Layer) -> dict[str, Any]:
+        assert self.dictionary is not None
+        return validate.recognition(
+            model,
+            self.validation,
+            geometry=self.geometry,  # type: ignore[arg-type]
+            dictionary=self.dictionary,
+            ranks=self.ranks,
+            batch_size=max(self.settings.batch_size, 32),
+            timeout=float(self.config.stall_timeout_seconds),
+        )
+
+    def _outcome(self, progress: Progress, ending: Ending) -> Outcome:
+        best = {"metric": self.metric, "value": progress.best_metric, "step": progress.best_step}
+        folder = self.workspace.checkpoints
+        chosen = checkpoint.load_best(self.workspace) if self.ranks.first else None
+        return Outcome(
+            values={
+                "metrics": {
+                    "best": best,
+                    "base": {"metric": self.metric, "value": progress.base_metric},
+                    "steps": progress.step,
+                    "epochs": round(progress.step / self.order.steps_per_epoch, 2),
+                    "samples": progress.samples,
+                    "seconds": round(progress.seconds, 1),
+                },
+                "artifacts": {"checkpoint": f"{folder.name}/{chosen.path.name}"} if chosen else {},
+                "choices": [choice.model_dump() for choice in self.settings.choices],
+                "warnings": list(self.settings.warnings),
+                "details": {
+                    "ended": ending.value,
+                    "world": self.ranks.world,
+                    "globalBatch": self.settings.global_batch,
+                    "rollbacks": progress.rollbacks,
+                },
+            }
+        )
+
+
+def set_modes(model: nn.Layer, *, frozen_norms: bool, freezing: Freezing) -> None:
+    """Puts a model into training mode, but for what stands still."""
+    model.train()
+    freezing.hold()
+    if frozen_norms:
+        for layer in model.sublayers():
+            if isinstance(layer, nn.BatchNorm1D | nn.BatchNorm2D | nn.BatchNorm3D | nn.SyncBatchNorm | nn.BatchNorm):
+                layer.eval()
+
+
+def _guided(wanted: str, *, name: str) -> bool:
+    info = lookup(name)
+    if wanted == "keep" and not info.can_guide:
+        raise ConfigurationError(
+            f"model.guidance: {name} has no guided branch to keep", hint="write guidance: auto or drop"
+        )
+    return {"keep": True, "drop": False}.get(wanted, info.guided)
+
+
+def _choose_device(config: RunConfig, ranks: Ranks) -> bool:
+    """Sets this process's device; whether it is a GPU."""
+    count = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if config.device == "gpu" and not count:
+        built = "" if paddle.device.is_compiled_with_cuda() else "; this PaddlePaddle is built for CPUs"
+        raise DeviceError(
+            f"distributed.device: gpu, but there is no GPU here{built}",
+            hint="write device: cpu, or run where there are GPUs",
+        )
+    if config.device == "cpu" or not count:
+        paddle.set_device("cpu")
+        return False
+    if ranks.local_rank >= count:
+        raise DeviceError(
+            f"distributed.devicesPerNode: {config.devices_per_node}, but this node has {count} GPUs",
+            hint=f"write devicesPerNode: {count} or less",
+        )
+    # The launcher shows each process its own device by its number on the node.
+    paddle.set_device(f"gpu:{os.environ.get('FLAGS_selected_gpus', str(ranks.local_rank)).split(',')[0]}")
+    return True
+
+
+def _cores_a_process(processes: int) -> int:
+    return max(len(os.sched_getaffinity(0)) // max(processes, 1), 1)

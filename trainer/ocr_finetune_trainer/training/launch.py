@@ -1,0 +1,127 @@
+"""Starts the processes of one node with an environment in which nothing but our own words counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocr_finetune_trainer.processes import end_with_parent
+
+__all__ = ["Command", "clean_environment", "launcher_command", "start", "worker_command"]
+
+# What Paddle's launcher and its workers read from the environment, where it wins over any argument: a variable left over
+# from a pod template or an outer launcher would send ranks to the wrong place.
+_PREFIXES = ("PADDLE_", "FLAGS_selected_", "OMPI_", "PMI_")
+_NAMES = frozenset(
+    {
+        "POD_IP",
+        "POD_NAME",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "TRAINING_ROLE",
+        "COLLECTIVE_MASTER_IP",
+        "FLAGS_START_PORT",
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+    }
+)
+_WORKER = "ocr_finetune_trainer.training.worker"
+_LAUNCHER = "ocr_finetune_trainer.training.launch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every worker is told.
+
+    Attributes:
+        config: The run configuration.
+        workspace: Root of the workspace.
+        folder: In memory, shared by the processes of this node.
+        execution: This execution of the attempt.
+    """
+
+    config: Path
+    workspace: Path
+    folder: Path
+    execution: str
+
+    def arguments(self) -> list[str]:
+        """As `ocr_finetune_trainer.training.worker` reads them."""
+        return [
+            "--config", str(self.config), "--workspace", str(self.workspace),
+            "--folder", str(self.folder), "--execution", self.execution,
+        ]  # fmt: skip
+
+
+def clean_environment(environment: Mapping[str, str], *, device: str) -> dict[str, str]:
+    """The environment of workers and launcher.
+
+    Args:
+        environment: This process's.
+        device: `cpu` hides all GPUs, so that the launcher does not hand them out.
+    """
+    kept = {name: value for name, value in environment.items() if name not in _NAMES and not name.startswith(_PREFIXES)}
+    # Threads of one process are slower than processes on CPUs, and their number must not change what comes out.
+    kept.setdefault("OMP_NUM_THREADS", "1")
+    kept["PYTHONUNBUFFERED"] = "1"
+    if device == "cpu":
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    return kept
+
+
+def worker_command(command: Command) -> list[str]:
+    """Starts the only worker there is, without the launcher."""
+    return [sys.executable, "-m", _WORKER, *command.arguments(), "--parent", str(os.getpid())]
+
+
+def launcher_command(
+    command: Command, *, nodes: int, node: int, processes: int, master: str, own_address: str
+) -> list[str]:
+    """Starts the workers of a node through `paddle.distributed.launch`.
+
+    Args:
+        command: What every worker is told.
+        nodes: Nodes of the gang.
+        node: Number of this one.
+        processes: Workers of each node.
+        master: Address and port at which the launchers meet. The one of node 0 serves there, if the address is its own
+            or 127.0.0.1; it would wait for ever for a name.
+        own_address: Address of this node, as the others reach it.
+    """
+    return [
+        sys.executable, "-m", _LAUNCHER, str(os.getpid()),
+        "--nnodes", str(nodes), "--rank", str(node), "--nproc_per_node", str(processes),
+        "--master", master, "--host", own_address, "--job_id", command.execution,
+        "--max_restart", "0", "--log_level", "WARNING", "--enable_gpu_log", "False",
+        # Its log folder gets a dump of the whole environment, secrets included: it stays in memory.
+        "--log_dir", str(command.folder / "launcher"),
+        str(Path(__file__).with_name("worker.py")), *command.arguments(),
+    ]  # fmt: skip
+
+
+def start(arguments: Sequence[str], *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own, so that Ctrl-C reaches only the one that decides."""
+    return subprocess.Popen(list(arguments), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def main() -> None:
+    """Runs Paddle's launcher, and takes it along when this process's parent ends: by itself it would go on."""
+    end_with_parent(signal.SIGKILL, parent=int(sys.argv[1]))
+    sys.argv = [sys.argv[0], *sys.argv[2:]]
+    from paddle.distributed.launch.main import launch
+
+    launch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What is seen of a training: it takes numbers from the loop and hands them to whoever watches, at little cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ocr_finetune_trainer.telemetry.trackers import Tracker
+from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.training.checkpoint import Progress
+    from ocr_finetune_trainer.training.pulse import Pulse
+    from ocr_finetune_trainer.training.step import Batch
+
+__all__ = ["Recorder"]
+
+_SMOOTHING = 0.9
+_TRACK_EVERY_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """The numbers of one process.
+
+    Attributes:
+        pulse: Carries progress to the process that serves it.
+        metrics: Prometheus metrics of this process.
+        trackers: Files and services that take scalars and events; only rank 0 has any.
+        steps: Steps of the whole training.
+        steps_per_epoch: Steps of an epoch.
+        metric_name: What chooses the best checkpoint.
+    """
+
+    pulse: Pulse
+    metrics: TrainingMetrics
+    steps: int
+    steps_per_epoch: int
+    metric_name: str
+    trackers: Sequence[Tracker] = ()
+    _lap: float = field(default_factory=time.monotonic)
+    _times: dict[str, float] = field(default_factory=dict)
+    _loss: float | None = None
+    _speed: float = 0.0
+    _seconds_per_step: float = 0.0
+    _wait: float = 0.0
+    _tracked: float = 0.0
+    _rate: float = 0.0
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Measures a part of a step."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - begin
+            self._times[part] = self._times.get(part, 0.0) + seconds
+            self.metrics.part(part, seconds)
+
+    def lap(self) -> float:
+        """Seconds since the last step ended."""
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        return seconds
+
+    def stepped(self, *, batch: Batch, total: int, rate: float, progress: Progress) -> None:
+        """A step was trained."""
+        compute, wait = self._times.get("compute", 0.0), self._times.get("data", 0.0)
+        seconds = max(compute + wait + self._times.get("agree", 0.0), 1e-9)
+        self._times.clear()
+        self._seconds_per_step = _smooth(self._seconds_per_step, seconds)
+        self._speed = total / self._seconds_per_step
+        self._wait = _smooth(self._wait, wait / seconds)
+        self._rate = rate
+        self.metrics.stepped(
+            samples=len(batch["index"]), rate=rate, step=progress.step, epoch=progress.step / self.steps_per_epoch
+        )
+        left = (self.steps - progress.step) * self._seconds_per_step
+        self.pulse.update(step=progress.step)
+        self.pulse.progress(
+            step=progress.step,
+            epoch=min(progress.step // self.steps_per_epoch + 1, self.steps // self.steps_per_epoch),
+            percent=round(100.0 * progress.step / max(self.steps, 1), 2),
+            eta_seconds=round(left, 1),
+            learning_rate=rate,
+            samples_per_second=round(self._speed, 2),
+            data_wait=round(self._wait, 4),
+        )
+
+    def looked(self, *, step: int, terms: Mapping[str, float], norm: float, finite: bool, scale: float) -> None:
+        """The numbers of a step were read from the device."""
+        if finite:
+            loss = terms["loss"]
+            self._loss = loss if self._loss is None else _smooth(self._loss, loss)
+            self.pulse.progress(loss=round(self._loss, 6))
+        else:
+            self.event("unusable-step", step=step, **{name: str(value) for name, value in terms.items()})
+        self.metrics.looked(terms=terms, norm=norm, finite=finite, scale=scale)
+        now = time.monotonic()
+        if now - self._tracked >= _TRACK_EVERY_SECONDS:
+            self._tracked = now
+            scalars = {f"train/{name}": value for name, value in terms.items()}
+            scalars |= {
+                "train/gradient_norm": norm,
+                "train/learning_rate": self._rate,
+                "train/samples_per_second": self._speed,
+                "train/data_wait": self._wait,
+            }
+            for tracker in self.trackers:
+                tracker.scalars(scalars, step=step)
+
+    def evaluated(self, metrics: Mapping[str, Any], *, best: bool, progress: Progress) -> None:
+        """The weights were measured."""
+        numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+        self.metrics.evaluated(numbers)
+        self.pulse.progress(
+            metric_name=self.metric_name,
+            metric=numbers.get(self.metric_name),
+            best_metric=progress.best_metric,
+        )
+        for tracker in self.trackers:
+            tracker.scalars({f"validation/{name}": value for name, value in numbers.items()}, step=progress.step)
+        self.event("evaluated", step=progress.step, best=best, **numbers)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Something happened that a person may ask about."""
+        for tracker in self.trackers:
+            tracker.event(name, fields)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+def _smooth(mean: float, value: float) -> float:
+    return value if mean == 0.0 else _SMOOTHING * mean + (1 - _SMOOTHING) * value

@@ -1,0 +1,231 @@
+"""One step of training: forward, backward, reduction over ranks, update."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ocr_finetune_trainer import models
+from ocr_finetune_trainer.training.scaling import LossScale
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ocr_finetune_trainer.geometry import Normalization
+    from ocr_finetune_trainer.training.choices import Settings
+    from ocr_finetune_trainer.training.optimizer import Optimizer
+    from ocr_finetune_trainer.training.ranks import Ranks
+
+    Batch = Mapping[str, NDArray[Any]]
+
+__all__ = ["Forward", "StepResult", "TrainStep", "normalize", "split"]
+
+# Keys of a batch that say something about its samples and are no input of the model or the loss.
+_ABOUT = frozenset({"image", "index", "valid_width", "source"})
+_BUCKET_MEGABYTES = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step leaves on the device; reading it is what costs time, so it is read a few steps later.
+
+    Attributes:
+        terms: Sums of the loss and its terms over the samples of this rank, divided by the samples of all ranks.
+        norm: L2 norm of all gradients before clipping, the same on all ranks.
+        finite: Whether it is a number; if not, the gradients were not used.
+    """
+
+    terms: dict[str, Any]
+    norm: Any
+    finite: Any
+
+
+class Forward(nn.Layer):
+    """The model and its loss as one layer, so that data parallelism sees one forward pass."""
+
+    def __init__(self, model: nn.Layer, loss: Callable[..., dict[str, Any]]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, x: Any, targets: Mapping[str, Any], amp: Mapping[str, Any]) -> dict[str, Any]:
+        """Pictures and targets to scalars by name; losses are computed in float32 whatever the model computes in."""
+        with paddle.amp.auto_cast(**amp) if amp else contextlib.nullcontext():
+            outputs = models.train_forward(self.model, x, targets)
+        return self._loss(_as_float32(outputs), targets)
+
+
+class TrainStep:
+    """Trains on one batch at a time.
+
+    Attributes:
+        scale: Loss scaling, for fp16.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Layer,
+        loss: Callable[..., dict[str, Any]],
+        optimizer: Optimizer,
+        normalization: Normalization,
+        settings: Settings,
+        ranks: Ranks,
+        gpu: bool,
+        seed: int,
+        most_pixels: int,
+    ) -> None:
+        """Makes the model data parallel where there are several ranks: all of them must call this together.
+
+        Args:
+            model: The model, in training mode.
+            loss: Its loss.
+            optimizer: Changes its parameters.
+            normalization: Turns uint8 values into the model's.
+            settings: How training goes.
+            ranks: The gang.
+            gpu: Whether the device is a GPU.
+            seed: Of everything random in the model.
+            most_pixels: Pixels of one forward pass; wider batches are taken in parts.
+        """
+        self._forward = Forward(model, loss)
+        self._parallel: Any = self._forward
+        if ranks.world > 1:
+            with ranks.together():
+                self._parallel = paddle.DataParallel(
+                    self._forward, comm_buffer_size=_BUCKET_MEGABYTES, find_unused_parameters=True
+                )
+        self._optimizer = optimizer
+        self._normalization = normalization
+        self._settings = settings
+        self._ranks = ranks
+        self._gpu = gpu
+        self._seed = seed
+        self._most_pixels = most_pixels
+        self.scale = LossScale(enabled=settings.precision == "fp16")
+        self._amp: dict[str, Any] = (
+            {}
+            if settings.precision == "fp32"
+            else {"enable": True, "level": "O1", "dtype": {"bf16": "bfloat16", "fp16": "float16"}[settings.precision]}
+        )
+
+    def __call__(self, batch: Batch, *, step: int, total: int, rate: float) -> StepResult:
+        """Trains on a batch.
+
+        Args:
+            batch: The samples of this rank (see `ocr_finetune_trainer.data.loader`).
+            step: Number of the step; it decides the random numbers, so that a resumed run draws the same ones.
+            total: Samples of the batches of all ranks together.
+            rate: The learning rate.
+        """
+        paddle.seed((self._seed * 1_000_003 + step * 4_099 + self._ranks.rank) % (2**31))
+        terms: dict[str, Any] = {}
+        parts = split(batch, rows=self._settings.batch_size, most_pixels=self._most_pixels)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            share = part["image"].shape[0] / total
+            with self._reduced_only_if(last), self._ranks.together() if last else contextlib.nullcontext():
+                losses = self._parallel(self._pictures(part), _targets(part), self._amp)
+                # Data parallelism averages over ranks; what is wanted is the sum, divided by the count of all samples.
+                (losses["loss"] * (share * self._ranks.world * self.scale.value)).backward()
+            for name, value in losses.items():
+                weighted = value.detach() * share
+                terms[name] = terms[name] + weighted if name in terms else weighted
+        norm, finite = self._update(rate)
+        return StepResult(terms=terms, norm=norm, finite=finite)
+
+    def _pictures(self, part: Batch) -> Any:
+        return normalize(paddle.to_tensor(part["image"]), self._normalization, valid_width=part.get("valid_width"))
+
+    @contextlib.contextmanager
+    def _reduced_only_if(self, last: bool) -> Iterator[None]:
+        with contextlib.nullcontext() if last or self._ranks.world == 1 else self._parallel.no_sync():
+            yield
+
+    def _update(self, rate: float) -> tuple[Any, Any]:
+        gradients = self._optimizer.gradients()
+        with paddle.no_grad():
+            # The operator behind ClipGradByGlobalNorm: one pass a gradient, where the public `norm` takes four.
+            squares = paddle.stack([paddle._C_ops.squared_l2_norm(g).reshape([]) for g in gradients])  # noqa: SLF001
+            norm = squares.astype("float32").sum().sqrt() / self.scale.value
+            finite = paddle.isfinite(norm)
+            if not self._gpu or self.scale.enabled:
+                # Reading one number costs nothing on a CPU, and loss scaling can't do without it.
+                usable = bool(finite)
+                self.scale.update(finite=usable)
+                if usable:
+                    self._rescale(gradients, float(norm))
+                    self._optimizer.step(rate)
+                else:
+                    self._optimizer.clear()
+                return norm, finite
+            factor = paddle.where(finite, self._clip(norm), paddle.zeros_like(norm))
+            for gradient in gradients:
+                # Unusable gradients become zeros on the device: the update that follows is that of the momentum alone.
+                kept = paddle.where(finite, gradient, paddle.zeros_like(gradient))
+                gradient.set_value(kept * factor.astype(gradient.dtype))
+            self._optimizer.step(rate)
+        return norm, finite
+
+    def _rescale(self, gradients: list[Any], norm: float) -> None:
+        limit = self._settings.clip_norm
+        factor = min(limit / norm, 1.0) if limit and norm > 0 else 1.0
+        factor /= self.scale.value_before
+        if factor != 1.0:
+            for gradient in gradients:
+                gradient.scale_(factor)
+
+    def _clip(self, norm: Any) -> Any:
+        limit = self._settings.clip_norm
+        return paddle.clip(limit / (norm + 1e-12), max=1.0) if limit else paddle.ones_like(norm)
+
+
+def normalize(pictures: Any, normalization: Normalization, *, valid_width: NDArray[np.int32] | None) -> Any:
+    """Turns uint8 pictures (N, H, W, 3) into the model's input, float32 (N, 3, H, W), on their device.
+
+    Args:
+        pictures: uint8, BGR.
+        normalization: Value range of the model.
+        valid_width: Columns of each picture that are no padding; padding becomes 0 *after* normalisation, as in serving.
+    """
+    x = pictures.astype("float32") * paddle.to_tensor(normalization.scale) + paddle.to_tensor(normalization.shift)
+    if valid_width is not None:
+        width = pictures.shape[2]
+        if (valid_width < width).any():
+            inside = np.arange(width)[None, :] < valid_width[:, None]
+            x = x * paddle.to_tensor(inside[:, None, :, None].astype(np.float32))
+    return x.transpose([0, 3, 1, 2])
+
+
+def split(batch: Batch, *, rows: int, most_pixels: int) -> list[Batch]:
+    """Takes a batch apart into forward passes of at most so many rows and pixels, all of about the same size."""
+    count, height, width = batch["image"].shape[:3]
+    most = max(min(rows, most_pixels // (height * width)), 1)
+    parts = -(-count // most)
+    if parts <= 1:
+        return [batch]
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [
+        {name: values[start:end] for name, values in batch.items()}
+        for start, end in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def _targets(part: Batch) -> dict[str, Any]:
+    return {name: paddle.to_tensor(values) for name, values in part.items() if name not in _ABOUT}
+
+
+def _as_float32(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_float32(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_as_float32(item) for item in value)
+    if isinstance(value, paddle.Tensor) and value.dtype in (paddle.float16, paddle.bfloat16):
+        return value.astype("float32")
+    return value

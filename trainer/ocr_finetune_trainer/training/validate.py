@@ -1,0 +1,91 @@
+"""Measures a model in the middle of training: each sample of the validation set on exactly one rank, the sums added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ocr_finetune_api.exit_codes import ConfigurationError
+from ocr_finetune_api.model_table import Kind
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from ocr_finetune_trainer.data.store import DataSet
+    from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.geometry import RecognitionGeometry
+    from ocr_finetune_trainer.training.ranks import Ranks
+
+__all__ = ["metric_of", "recognition"]
+
+_DEFAULT = {
+    Kind.RECOGNITION: "accuracy",
+    Kind.DETECTION: "hmean",
+    Kind.TABLE: "structureAccuracy",
+    Kind.ORIENTATION: "accuracy",
+}
+_KNOWN = {
+    Kind.RECOGNITION: ("accuracy", "editSimilarity", "characterErrorRate"),
+    Kind.DETECTION: ("hmean", "precision", "recall"),
+    Kind.TABLE: ("structureAccuracy", "teds"),
+    Kind.ORIENTATION: ("accuracy",),
+}
+
+
+def metric_of(kind: Kind, wanted: str) -> str:
+    """The metric that chooses the best checkpoint.
+
+    Raises:
+        ConfigurationError: A model of this kind has no such metric.
+    """
+    if wanted == "auto":
+        return _DEFAULT[kind]
+    if wanted not in _KNOWN[kind]:
+        raise ConfigurationError(
+            f"evaluation.metric: a {kind} model has no {wanted}",
+            hint=f"write one of {', '.join(_KNOWN[kind])}, or auto",
+        )
+    return wanted
+
+
+def recognition(
+    model: nn.Layer,
+    dataset: DataSet,
+    *,
+    geometry: RecognitionGeometry,
+    dictionary: Dictionary,
+    ranks: Ranks,
+    batch_size: int,
+    timeout: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Reads the validation set, every rank its share.
+
+    Args:
+        model: What is measured; every rank has the same weights.
+        dataset: Labelled crops.
+        geometry: How they become the model's input.
+        dictionary: The model's characters.
+        ranks: The gang.
+        batch_size: Crops of one forward pass.
+        timeout: Seconds that the fastest rank waits for the slowest.
+        progress: Called with samples done and samples of this rank.
+
+    Returns:
+        The figures of the whole set, the same on every rank.
+    """
+    from ocr_finetune_trainer.evaluation.evaluate import measure_recognition
+    from ocr_finetune_trainer.metrics.recognition import RecognitionMetric
+
+    share = range(ranks.rank, len(dataset), ranks.world)
+    mine = measure_recognition(
+        model,
+        dataset,
+        geometry=geometry,
+        dictionary=dictionary,
+        indices=share,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    ranks.wait_for_all("the evaluation", timeout=timeout)
+    return RecognitionMetric(ranks.sum(mine.metric.sums)).scores().as_dict()
