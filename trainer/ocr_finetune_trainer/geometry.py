@@ -195,6 +195,10 @@ class ResizeRule(Protocol):
     def name(self) -> str:
         """The rule in a word, for reports."""
 
+    @property
+    def longest_side(self) -> int:
+        """No input has a longer side, but for rounding."""
+
     def size(self, *, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the input for a page of this size, both multiples of the network's stride, 32."""
 
@@ -224,6 +228,12 @@ class LimitRule:
 
     def __post_init__(self) -> None:
         _check_positive(limit_side_len=self.limit_side_len, max_side_limit=self.max_side_limit)
+
+    @property
+    def longest_side(self) -> int:
+        """`limit_side_len` where that is what limits, else `max_side_limit`."""
+        limited = self.limit_type is LimitType.MAX
+        return min(self.limit_side_len, self.max_side_limit) if limited else self.max_side_limit
 
     def size(self, *, height: int, width: int) -> tuple[int, int]:
         """Rows and columns after the limit, each rounded to the nearest multiple of 32."""
@@ -256,6 +266,11 @@ class LongSideRule:
     def __post_init__(self) -> None:
         _check_positive(long_side=self.long_side)
 
+    @property
+    def longest_side(self) -> int:
+        """`long_side` itself."""
+        return self.long_side
+
     def size(self, *, height: int, width: int) -> tuple[int, int]:
         """Rows and columns, multiples of 128."""
         ratio = float(self.long_side) / max(height, width)
@@ -281,6 +296,11 @@ class FixedRule:
         _check_positive(height=self.height, width=self.width)
         if self.height % 32 or self.width % 32:
             raise ValueError(f"{self.width}x{self.height} must be multiples of 32 in both sides")
+
+    @property
+    def longest_side(self) -> int:
+        """The longer of both."""
+        return max(self.height, self.width)
 
     def size(self, *, height: int, width: int) -> tuple[int, int]:  # noqa: ARG002
         """The fixed rows and columns."""

@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ocr_finetune_trainer.dictionary import Dictionary
-    from ocr_finetune_trainer.geometry import RecognitionGeometry
+    from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
+    from ocr_finetune_trainer.geometry import DetectionGeometry, RecognitionGeometry
 
-__all__ = ["FILE_NAME", "read_config", "recognition_config", "write_config"]
+__all__ = ["FILE_NAME", "detection_config", "read_config", "recognition_config", "write_config"]
 
 FILE_NAME = "inference.yml"
 
 
-def recognition_config(
-    *, serving_name: str, geometry: RecognitionGeometry, dictionary: Dictionary
-) -> dict[str, Any]:
+def recognition_config(*, serving_name: str, geometry: RecognitionGeometry, dictionary: Dictionary) -> dict[str, Any]:
     """The settings of a recognition model.
 
     Args:
@@ -51,6 +50,58 @@ def recognition_config(
             ]
         },
         "PostProcess": {"name": "CTCLabelDecode", "character_dict": list(dictionary.characters)},
+    }
+
+
+def detection_config(*, serving_name: str, geometry: DetectionGeometry, postprocess: DBPostProcess) -> dict[str, Any]:
+    """The settings of a detection model.
+
+    `paddleocr.PaddleOCR` brings its own size rule and ignores this file's. `paddleocr.TextDetection` alone would shrink
+    every page to 960 pixels; it takes one number from here, the longest side a page may keep, and so it sees pages as
+    the pipeline, and as evaluation, does.
+
+    Args:
+        serving_name: A name that `paddleocr` knows.
+        geometry: How pages become its input.
+        postprocess: How maps become boxes.
+    """
+    longest = geometry.rule.longest_side
+    shapes = [[1, 3, 32, 32], [1, 3, 736, 736], [1, 3, longest, longest]]
+    normalization = geometry.normalization
+    return {
+        "Global": {"model_name": serving_name},
+        "Hpi": {
+            "backend_configs": {
+                "paddle_infer": {"trt_dynamic_shapes": {"x": shapes}},
+                "tensorrt": {"dynamic_shapes": {"x": shapes}},
+            }
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
+                {"DetResizeForTest": {"resize_long": longest}},
+                {
+                    "NormalizeImage": {
+                        "mean": list(normalization.mean),
+                        "order": "hwc",
+                        "scale": "1./255.",
+                        "std": list(normalization.std),
+                    }
+                },
+                {"ToCHWImage": None},
+                {"KeepKeys": {"keep_keys": ["image", "shape"]}},
+            ]
+        },
+        "PostProcess": {
+            "name": "DBPostProcess",
+            "thresh": postprocess.thresh,
+            "box_thresh": postprocess.box_thresh,
+            "max_candidates": postprocess.max_candidates,
+            "unclip_ratio": postprocess.unclip_ratio,
+            "use_dilation": postprocess.use_dilation,
+            "score_mode": postprocess.score_mode.value,
+            "box_type": postprocess.box_type.value,
+        },
     }
 
 

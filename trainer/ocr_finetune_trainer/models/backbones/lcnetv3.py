@@ -250,4 +250,6 @@ class LCNetV3Det(_LCNetV3):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to four maps at 1/4, 1/8, 1/16 and 1/32 of the size."""
-        return [layer(m) for layer, m in zip(self.layer_list, self.maps(x), strict=True)]
+        maps = self.maps(x)
+        # No `zip`: Paddle's translator to a static graph knows no `strict`.
+        return [layer(maps[i]) for i, layer in enumerate(self.layer_list)]

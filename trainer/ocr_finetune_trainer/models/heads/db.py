@@ -9,6 +9,7 @@ import paddle
 from paddle import nn
 
 from ocr_finetune_trainer.models.common import ConvNorm
+from ocr_finetune_trainer.models.necks.fpn import upsample
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -145,5 +146,5 @@ class PFHeadLocal(DBHead):
 
     def _refine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shrink, features = self.binarize(x)
-        enlarged = nn.functional.interpolate(features, scale_factor=2, mode="nearest")
+        enlarged = upsample(features, 2)
         return shrink, self.cbn_layer(enlarged, shrink)

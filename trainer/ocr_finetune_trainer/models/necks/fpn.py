@@ -31,8 +31,16 @@ def plain_conv(in_channels: int, out_channels: int, *, kernel: int, stride: int 
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
-    """(N, C, H, W) to (N, C, factor·H, factor·W) by nearest neighbour."""
-    return nn.functional.interpolate(x, scale_factor=factor, mode="nearest")
+    """(N, C, H, W) to (N, C, factor·H, factor·W) by nearest neighbour.
+
+    An exported graph repeats pixels instead of interpolating: Paddle 3.3 writes the factors of its interpolation in
+    double precision, which its own oneDNN executor refuses (`paddleocr` uses it on CPUs: "ConvertPirAttribute2Runtime-
+    Attribute not support", issue 79749 of PaddlePaddle/Paddle), and which ends the process of paddle2onnx 2.1.
+    """
+    if paddle.in_dynamic_mode():
+        return nn.functional.interpolate(x, scale_factor=factor, mode="nearest")
+    repeated = paddle.tile(x.unsqueeze([3, 5]), [1, 1, 1, factor, 1, factor])
+    return repeated.flatten(2, 3).flatten(3, 4)
 
 
 def top_down(maps: Sequence[Tensor]) -> list[Tensor]:
@@ -44,17 +52,16 @@ def top_down(maps: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         Four maps of the same shapes, fine to coarse.
     """
-    fine, *coarser = maps
-    if not coarser:
-        return [fine]
-    summed = top_down(coarser)
-    return [fine + upsample(summed[0], 2), *summed]
+    c2, c3, c4, c5 = maps
+    c4 = c4 + upsample(c5, 2)
+    c3 = c3 + upsample(c4, 2)
+    return [c2 + upsample(c3, 2), c3, c4, c5]
 
 
 def fuse(maps: Sequence[Tensor]) -> Tensor:
     """Enlarges maps, fine to coarse, to the finest one's size and joins them along the channels, coarsest first."""
-    enlarged = [maps[0], *(upsample(x, 2**level) for level, x in enumerate(maps) if level)]
-    return paddle.concat(enlarged[::-1], axis=1)
+    p2, p3, p4, p5 = maps
+    return paddle.concat([upsample(p5, 8), upsample(p4, 4), upsample(p3, 2), p2], axis=1)
 
 
 class DBFPN(nn.Layer):
@@ -75,10 +82,10 @@ class DBFPN(nn.Layer):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps, fine to coarse, to (N, out_channels, H/4, W/4)."""
-        inputs = [getattr(self, f"in{level}_conv")(x) for level, x in zip(self.levels, maps, strict=True)]
-        return fuse(
-            [getattr(self, f"p{level}_conv")(x) for level, x in zip(self.levels, top_down(inputs), strict=True)]
-        )
+        # No `zip` here and below: Paddle's translator to a static graph knows no `strict`.
+        inputs = [getattr(self, f"in{level}_conv")(maps[i]) for i, level in enumerate(self.levels)]
+        summed = top_down(inputs)
+        return fuse([getattr(self, f"p{level}_conv")(summed[i]) for i, level in enumerate(self.levels)])
 
 
 class ResidualAttention(nn.Layer):
@@ -119,8 +126,8 @@ class RSEFPN(nn.Layer):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps, fine to coarse, to (N, out_channels, H/4, W/4)."""
-        summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
-        return fuse([conv(x) for conv, x in zip(self.inp_conv, summed, strict=True)])
+        summed = top_down([conv(maps[i]) for i, conv in enumerate(self.ins_conv)])
+        return fuse([conv(summed[i]) for i, conv in enumerate(self.inp_conv)])
 
 
 class LKPAN(nn.Layer):
@@ -149,13 +156,13 @@ class LKPAN(nn.Layer):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps, fine to coarse, to (N, out_channels, H/4, W/4)."""
-        summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
-        narrowed = [conv(x) for conv, x in zip(self.inp_conv, summed, strict=True)]
+        summed = top_down([conv(maps[i]) for i, conv in enumerate(self.ins_conv)])
+        narrowed = [conv(summed[i]) for i, conv in enumerate(self.inp_conv)]
         path = narrowed[:1]
-        for down, x in zip(self.pan_head_conv, narrowed[1:], strict=True):
-            path.append(x + down(path[-1]))
-        lateral = [conv(x) for conv, x in zip(self.pan_lat_conv, path, strict=True)]
-        return fuse([getattr(self, f"incl{level}")(x) for level, x in zip(self.levels, lateral, strict=True)])
+        for i, down in enumerate(self.pan_head_conv):
+            path.append(narrowed[i + 1] + down(path[i]))
+        lateral = [conv(path[i]) for i, conv in enumerate(self.pan_lat_conv)]
+        return fuse([getattr(self, f"incl{level}")(lateral[i]) for i, level in enumerate(self.levels)])
 
 
 class IntraCollaboration(nn.Layer):
