@@ -41,6 +41,7 @@ class ModelInfo:
         guided: Whether it has a guided (GTC) branch that fine-tuning keeps by default.
         can_guide: Whether it has a guided branch at all.
         guide: The decoder of the guided branch, `nrtr` or `sar`: it decides how labels are written for it.
+        architecture: The row whose module builds it, if it shares one; empty if it has its own.
     """
 
     name: str
@@ -54,11 +55,12 @@ class ModelInfo:
     guided: bool = False
     can_guide: bool = False
     guide: Literal["nrtr", "sar"] = "nrtr"
+    architecture: str = ""
 
     @property
     def module(self) -> str:
         """The module in `ocr_finetune_trainer.models` that builds it."""
-        return self.name.lower().replace("-", "_").replace(".", "_")
+        return (self.architecture or self.name).lower().replace("-", "_").replace(".", "_")
 
 
 class _Official(TypedDict):
@@ -73,19 +75,54 @@ def _official(name: str) -> _Official:
     }
 
 
+# Prefix, what it reads, entries of its official dictionary without the space; the head has two classes more.
+_LANGUAGES: tuple[tuple[str, str, int], ...] = (
+    ("en", "English", 436),
+    ("latin", "languages in Latin letters", 836),
+    ("korean", "Korean and English", 11945),
+    ("eslav", "Russian, Belarusian, Ukrainian and English", 517),
+    ("th", "Thai and English", 524),
+    ("el", "Greek and English", 354),
+    ("cyrillic", "languages in Cyrillic letters", 850),
+    ("devanagari", "languages in Devanagari letters", 568),
+    ("ta", "Tamil and English", 513),
+    ("te", "Telugu and English", 540),
+)
+_MOBILE_WITHOUT_CLASSES = 0
+_MOBILE_A_CLASS = 121
+_RIGHT_TO_LEFT = ("arabic_", "ar_", "fa_", "ug_", "ur_", "he_", "hebrew_")
+
+
+def _language(prefix: str, reads: str, dictionary_size: int) -> ModelInfo:
+    """The row of a PP-OCRv5 mobile recogniser of one language or script: the same network, another dictionary."""
+    name = f"{prefix}_PP-OCRv5_mobile_rec"
+    return ModelInfo(
+        name=name,
+        kind=Kind.RECOGNITION,
+        purpose=f"lines of text in {reads}, on phones and CPUs",
+        parameters=_MOBILE_WITHOUT_CLASSES + _MOBILE_A_CLASS * (dictionary_size + 2),
+        serving_name=name,
+        **_official(name),
+        dictionary_size=dictionary_size,
+        guided=True,
+        can_guide=True,
+        architecture="PP-OCRv5_mobile_rec",
+    )
+
+
 _ROWS: tuple[ModelInfo, ...] = (
     ModelInfo(
         name="MobileNetV3_small_ctc",
         kind=Kind.RECOGNITION,
         purpose="short texts of few characters, trained from scratch on a CPU in a minute",
-        parameters=0,
+        parameters=91_592,
         serving_name="PP-OCRv3_mobile_rec",
     ),
     ModelInfo(
         name="PP-OCRv5_mobile_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of text in Chinese, English and Japanese, on phones and CPUs",
-        parameters=0,
+        parameters=4_111_469,
         serving_name="PP-OCRv5_mobile_rec",
         **_official("PP-OCRv5_mobile_rec"),
         dictionary_size=18383,
@@ -97,7 +134,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv5_server_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of text in Chinese, English and Japanese, on GPUs",
-        parameters=0,
+        parameters=21_043_161,
         serving_name="PP-OCRv5_server_rec",
         **_official("PP-OCRv5_server_rec"),
         dictionary_size=18383,
@@ -108,7 +145,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv4_mobile_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of Chinese and English text, on phones and CPUs",
-        parameters=0,
+        parameters=2_688_509,
         serving_name="PP-OCRv4_mobile_rec",
         **_official("PP-OCRv4_mobile_rec"),
         dictionary_size=6623,
@@ -119,7 +156,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv4_server_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of Chinese and English text, on GPUs",
-        parameters=0,
+        parameters=22_587_321,
         serving_name="PP-OCRv4_server_rec",
         **_official("PP-OCRv4_server_rec"),
         dictionary_size=6623,
@@ -130,7 +167,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv3_mobile_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of Chinese and English text, small and fast; what PaddleOCR's guide starts from",
-        parameters=0,
+        parameters=2_639_665,
         serving_name="PP-OCRv3_mobile_rec",
         **_official("PP-OCRv3_mobile_rec"),
         dictionary_size=6623,
@@ -140,7 +177,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv3_mobile_rec_ctc",
         kind=Kind.RECOGNITION,
         purpose="PP-OCRv3_mobile_rec laid out without its guided branch, as PaddleOCR's guide trains it",
-        parameters=0,
+        parameters=2_639_665,
         serving_name="PP-OCRv3_mobile_rec",
         **_official("PP-OCRv3_mobile_rec"),
         dictionary_size=6623,
@@ -149,35 +186,35 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="CRNN_r34_vd",
         kind=Kind.RECOGNITION,
         purpose="words and short lines at height 32, the practitioners' classic",
-        parameters=0,
+        parameters=24_511_296,
         serving_name="PP-OCRv3_mobile_rec",
     ),
     ModelInfo(
         name="DB_mv3",
         kind=Kind.DETECTION,
         purpose="text lines on a small budget, the practitioners' classic",
-        parameters=0,
+        parameters=1_844_136,
         serving_name="PP-OCRv3_mobile_det",
     ),
     ModelInfo(
         name="DB_r50_vd",
         kind=Kind.DETECTION,
         purpose="text lines where accuracy counts more than speed, the practitioners' classic",
-        parameters=0,
+        parameters=25_428_962,
         serving_name="PP-OCRv3_mobile_det",
     ),
     ModelInfo(
         name="PP-OCRv2_mobile_det",
         kind=Kind.DETECTION,
         purpose="text lines, small and fast, an older generation",
-        parameters=0,
+        parameters=583_234,
         serving_name="PP-OCRv3_mobile_det",
     ),
     ModelInfo(
         name="PP-OCRv3_mobile_det",
         kind=Kind.DETECTION,
         purpose="text lines, small and fast; the student of the distilled release",
-        parameters=0,
+        parameters=603_418,
         serving_name="PP-OCRv3_mobile_det",
         **_official("PP-OCRv3_mobile_det"),
     ),
@@ -185,7 +222,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv4_mobile_det",
         kind=Kind.DETECTION,
         purpose="text lines, on phones and CPUs",
-        parameters=0,
+        parameters=1_194_858,
         serving_name="PP-OCRv4_mobile_det",
         **_official("PP-OCRv4_mobile_det"),
     ),
@@ -193,7 +230,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv4_server_det",
         kind=Kind.DETECTION,
         purpose="text lines, on GPUs",
-        parameters=0,
+        parameters=28_463_939,
         serving_name="PP-OCRv4_server_det",
         **_official("PP-OCRv4_server_det"),
     ),
@@ -201,7 +238,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv5_mobile_det",
         kind=Kind.DETECTION,
         purpose="text lines, on phones and CPUs; the newest small detector of PP-OCRv5",
-        parameters=0,
+        parameters=1_194_858,
         serving_name="PP-OCRv5_mobile_det",
         **_official("PP-OCRv5_mobile_det"),
     ),
@@ -209,15 +246,72 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv5_server_det",
         kind=Kind.DETECTION,
         purpose="text lines, on GPUs; the most accurate detector of PP-OCRv5",
-        parameters=0,
+        parameters=22_097_507,
         serving_name="PP-OCRv5_server_det",
         **_official("PP-OCRv5_server_det"),
+    ),
+    ModelInfo(
+        name="PP-OCRv6_tiny_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of text in many languages, where every millisecond counts",
+        parameters=0,
+        serving_name="PP-OCRv6_tiny_rec",
+        **_official("PP-OCRv6_tiny_rec"),
+        dictionary_size=7178,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv6_small_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of text in many languages, on phones and CPUs; the newest small recogniser",
+        parameters=0,
+        serving_name="PP-OCRv6_small_rec",
+        **_official("PP-OCRv6_small_rec"),
+        dictionary_size=18712,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv6_medium_rec",
+        kind=Kind.RECOGNITION,
+        purpose="lines of text in many languages; the newest and most accurate recogniser",
+        parameters=0,
+        serving_name="PP-OCRv6_medium_rec",
+        **_official("PP-OCRv6_medium_rec"),
+        dictionary_size=18712,
+        guided=True,
+        can_guide=True,
+    ),
+    ModelInfo(
+        name="PP-OCRv6_tiny_det",
+        kind=Kind.DETECTION,
+        purpose="text lines, where every millisecond counts",
+        parameters=0,
+        serving_name="PP-OCRv6_tiny_det",
+        **_official("PP-OCRv6_tiny_det"),
+    ),
+    ModelInfo(
+        name="PP-OCRv6_small_det",
+        kind=Kind.DETECTION,
+        purpose="text lines, on phones and CPUs; the newest small detector",
+        parameters=0,
+        serving_name="PP-OCRv6_small_det",
+        **_official("PP-OCRv6_small_det"),
+    ),
+    ModelInfo(
+        name="PP-OCRv6_medium_det",
+        kind=Kind.DETECTION,
+        purpose="text lines; the newest and most accurate detector",
+        parameters=0,
+        serving_name="PP-OCRv6_medium_det",
+        **_official("PP-OCRv6_medium_det"),
     ),
     ModelInfo(
         name="SLANet",
         kind=Kind.TABLE,
         purpose="structure and cells of English tables, small and fast",
-        parameters=0,
+        parameters=1_875_714,
         serving_name="SLANet",
         **_official("SLANet"),
         dictionary_size=28,
@@ -226,20 +320,32 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="SLANet_plus",
         kind=Kind.TABLE,
         purpose="structure and cells of tables with wide spans or without lines, also photographed",
-        parameters=0,
+        parameters=1_897_242,
         serving_name="SLANet_plus",
         **_official("SLANet_plus"),
         dictionary_size=48,
     ),
 )
 
-TABLE: dict[str, ModelInfo] = {row.name: row for row in _ROWS}
+TABLE: dict[str, ModelInfo] = {
+    row.name: row for row in (*_ROWS, *(_language(prefix, reads, size) for prefix, reads, size in _LANGUAGES))
+}
 
 
 def nearest(name: str) -> str | None:
     """The name in the table that looks most like `name`, or None if nothing does."""
     matches = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def why_refused(name: str) -> str | None:
+    """Why there is no such model although PaddleOCR has one; None if there is no reason to give."""
+    if name.startswith(_RIGHT_TO_LEFT):
+        return (
+            f"{name!r} reads a right-to-left script, which is not supported: labels are in reading order and frames in "
+            "the picture's order, so nothing here would train or measure it rightly"
+        )
+    return None
 
 
 def lookup(name: str) -> ModelInfo:
@@ -251,5 +357,8 @@ def lookup(name: str) -> ModelInfo:
     try:
         return TABLE[name]
     except KeyError:
+        refused = why_refused(name)
+        if refused:
+            raise KeyError(refused) from None
         hint = nearest(name)
         raise KeyError(f"no model named {name!r}" + (f"; did you mean {hint!r}?" if hint else "")) from None

@@ -86,7 +86,7 @@ def test_guided_targets(guide: str) -> None:
 
 
 def test_files_keep_everything(tmp_path: Path) -> None:
-    odd = ("a", "\u3000", "か\u309a", "\u2028", "\ue000", "#")
+    odd = ("a", "\u3000", "か\u309a", "🇯🇵", "\u2028", "\ue000", "#")
     for use_space in (True, False):
         dictionary = Dictionary(odd, use_space=use_space)
         dictionary.save(tmp_path / "dictionary.txt")

@@ -28,7 +28,9 @@ def _weights(path: Path, classes: int) -> None:
 
 
 def _config(path: Path, characters: tuple[str, ...] = CHARACTERS) -> None:
-    path.write_text(json.dumps({"PostProcess": {"character_dict": list(characters)}}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"PostProcess": {"character_dict": list(characters)}}, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_official_files_that_do_not_belong_together_are_refused(
 ) -> None:
     (tmp_path / "home" / "PP-OCRv3_mobile_rec" / "inference.yml").unlink()
     _config(tmp_path / "home" / "PP-OCRv3_mobile_rec" / "inference.yml", ("a",))
-    with pytest.raises(DataError, match="head has 6 classes, but .* has 1 characters, which makes 3"):
+    with pytest.raises(DataError, match=r"head has 6 classes, but .* has 1 characters, which makes 3"):
         _obtain("official", workspace, library)
 
 
@@ -91,7 +93,7 @@ def test_ones_own_weights_find_their_dictionary_beside_them(
 
 def test_weights_of_an_unknown_dictionary_are_refused(workspace: Workspace, library: Library, tmp_path: Path) -> None:
     _weights(tmp_path / "own" / "w.pdparams", 50)
-    with pytest.raises(DataError, match="head has 50 classes, and no dictionary with 48 or 49 characters") as caught:
+    with pytest.raises(DataError, match=r"head has 50 classes, and no dictionary with 48 or 49 characters") as caught:
         _obtain(f"file://{tmp_path}/own/w.pdparams", workspace, library)
     assert "w.txt" in caught.value.hint
     (tmp_path / "own" / "w.txt").write_text("x\ny\n")
@@ -140,9 +142,9 @@ def test_what_cannot_be_had_says_why(workspace: Workspace, library: Library, tmp
     (tmp_path / "w.pdparams").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(DataError, match=r"asks for os\.system"):
         _obtain(str(tmp_path / "w.pdparams"), workspace, library)
-    with pytest.raises(InputMissingError, match="run the prepare stage first"):
+    with pytest.raises(InputMissingError, match="there are no prepared weights"):
         load_prepared(workspace.weights)
-    assert [p for p in workspace.folder.rglob("*")] == []
+    assert list(workspace.folder.rglob("*")) == []
 
 
 def test_prepared_weights_that_changed_are_refused(workspace: Workspace, library: Library) -> None:
@@ -151,7 +153,7 @@ def test_prepared_weights_that_changed_are_refused(workspace: Workspace, library
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content[:-1])
-    with pytest.raises(DataError, match="run the prepare stage again"):
+    with pytest.raises(DataError, match="not the file that was prepared"):
         load_prepared(workspace.weights)
 
 

@@ -1,7 +1,8 @@
 """The dictionary: which characters a recogniser knows, and which class stands for which.
 
 The classes are `[blank, dictionary…, space]`, the order that PaddleOCR trains with and `paddleocr` reads with. An entry
-may be several code points (a letter and its combining marks), so labels are cut by longest match, never by code point.
+may be several code points (a letter and its combining marks, a flag), so labels are cut by longest match, never by code
+point.
 """
 
 from __future__ import annotations
@@ -311,5 +312,6 @@ def _entry_problems(lines: Sequence[str], source: str, *, use_space: bool) -> li
 
 
 def _is_one_character(entry: str) -> bool:
-    # a letter and its combining marks are one character in several code points
-    return len(entry) == 1 or all(unicodedata.category(c).startswith("M") for c in entry[1:])
+    # in several code points: a letter and its combining marks; a flag, of which the official dictionary has ten
+    flag = len(entry) == 2 and all("\U0001f1e6" <= c <= "\U0001f1ff" for c in entry)
+    return flag or len(entry) == 1 or all(unicodedata.category(c).startswith("M") for c in entry[1:])
