@@ -98,7 +98,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt /var/lib/dpkg/info /var/cache/* /var/log/* /var/backups/* /etc/apt /usr/lib/apt /usr/bin/apt* \
       /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info /usr/share/perl* /usr/share/bash-completion \
       /usr/bin/perl* /usr/lib/x86_64-linux-gnu/perl* /usr/lib/x86_64-linux-gnu/gconv /usr/lib/udev /usr/lib/valgrind \
-      /usr/lib/python3*/pydoc_data /usr/lib/python3*/lib2to3 /usr/sbin/* \
+      /usr/lib/python3*/pydoc_data /usr/lib/python3*/lib2to3 /usr/lib/x86_64-linux-gnu/libapt* /usr/sbin/* \
  && mv /keep/* /usr/sbin && rmdir /keep
 
 FROM scratch AS runtime
