@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import init, run, stage, version
+    from ocr_finetune_trainer.cli import init, models, run, stage, version
 
     application = typer.Typer(
         name="ocrft",
@@ -31,6 +31,7 @@ def _application() -> typer.Typer:
     application.command("init")(init.init)
     application.command("run")(run.run)
     run.add_stage_commands(application)
+    application.add_typer(models.app)
     application.command("stage", hidden=True)(stage.stage)
     return application
 

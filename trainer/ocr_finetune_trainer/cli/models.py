@@ -62,15 +62,13 @@ def list_models(
             ]
         )
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("MODEL", "KIND", "PARAMETERS", "OFFICIAL WEIGHTS", "FOR"):
-        table.add_column(title, justify="right" if title == "PARAMETERS" else "left", no_wrap=title != "FOR")
+    width = max(len(info.name) for info in rows) if rows else 0
     for info in rows:
         weights = "on this machine" if info.name in here else "to be fetched" if info.weights_url else "none"
-        table.add_row(info.name, info.kind.value, _millions(info.parameters), weights, info.purpose)
-    out.print(table)
+        out.print(
+            f"[bold]{info.name:<{width}}[/]  {info.kind.value:<12}{_millions(info.parameters):>8}  weights: {weights}"
+        )
+        out.print(f"    {info.purpose}", style="dim")
     out.print(f"weights: {', '.join(map(str, library.homes))}; official site or mirror: {library.site}", style="dim")
 
 
