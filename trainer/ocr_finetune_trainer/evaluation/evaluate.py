@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocr_finetune_trainer.dictionary import Dictionary
-    from ocr_finetune_trainer.geometry import RecognitionGeometry
-
-    from ocr_finetune_trainer.geometry import Geometry
+    from ocr_finetune_trainer.geometry import Geometry, RecognitionGeometry
 
 __all__ = ["Measurement", "Samples", "measure", "measure_recognition"]
 

@@ -135,15 +135,13 @@ class RecognitionRun(EvaluationRun):
 
     def report(self) -> str:
         """The report as HTML."""
-        verdict = self.verdict
-        judged = bool(verdict.failures or verdict.notes or self.spec.evaluation.gate.min is not None)
         return recognition_report(
             self.evaluation,
             picture_of=self._picture,
             origin_of=self.dataset.origin,
             title=f"Evaluation of {self.context.config.run.name}",
             facts=self.facts,
-            verdict={"passed": verdict.passed, "failures": verdict.failures, "notes": verdict.notes} if judged else {},
+            verdict=self.verdict_document(),
         )
 
     def _picture(self, index: int) -> NDArray[np.uint8] | None:

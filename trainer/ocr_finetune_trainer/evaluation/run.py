@@ -86,6 +86,14 @@ class EvaluationRun(ABC):
         """What the gate says."""
         return judge(self.spec.evaluation.gate, self.gate_input())
 
+    def verdict_document(self) -> dict[str, Any]:
+        """The verdict for the report; empty where nothing was asked for."""
+        verdict, gate = self.verdict, self.spec.evaluation.gate
+        asked = any(value is not None for value in (gate.min, gate.min_improvement, gate.max_regression))
+        if not asked and not self.spec.evaluation.guard:
+            return {}
+        return {"passed": verdict.passed, "failures": verdict.failures, "notes": verdict.notes}
+
     @property
     def facts(self) -> dict[str, str]:
         """What stands at the top of the report."""

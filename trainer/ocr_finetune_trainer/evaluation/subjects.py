@@ -60,6 +60,7 @@ def build_subject(
     dictionary: Dictionary | None,
     note: str,
     source: str = "",
+    complete: bool = True,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
 ) -> Subject:
@@ -73,6 +74,7 @@ def build_subject(
         dictionary: Its characters, for a recognition model.
         note: What it is, for people.
         source: Where the weights come from, for messages.
+        complete: Whether weights that lack a part of the model are refused; else that part starts at random.
         seed: Start of an untrained model.
         checkpoint: Where a trained one comes from.
 
@@ -90,7 +92,7 @@ def build_subject(
     layer = models.build(model_name, characters=characters, guided=False)
     if weights is not None:
         report = load_weights(layer, weights, source=source, old=dictionary, new=dictionary)
-        if report.initialised:
+        if report.initialised and complete:
             raise DataError(
                 f"{source}: lacks {len(report.initialised)} tensors of {model_name}, "
                 f"such as {next(iter(report.initialised))}",
@@ -156,6 +158,8 @@ def base_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
         dictionary=dictionary if spec.model.kind is Kind.RECOGNITION else None,
         note=f"pretrained: {spec.model.pretrained}",
         source=source,
+        complete=False,
+        seed=spec.training.seed,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -114,7 +115,7 @@ def push(
     addresses = []
     for file in files:
         target = f"{root.rstrip('/')}/{file.name}"
-        _with_retries(lambda file=file, target=target: _copy(system, file, target), destination, sleep=sleep)
+        _with_retries(functools.partial(_copy, system, file, target), destination, sleep=sleep)
         addresses.append(system.unstrip_protocol(target) if urlsplit(destination).scheme else target)
     return addresses
 

@@ -25,7 +25,7 @@ class Measured:
 
     Attributes:
         metrics: Its figures.
-        outputs: What it gave for each sample, comparable with `==`.
+        outputs: What it gave for each sample, as `Checker.same` compares them.
         seconds: How long that took, loading left out.
     """
 
@@ -52,6 +52,9 @@ class Checker(Protocol):
 
     def served(self, folder: Path) -> Measured:
         """The folder in `paddleocr`."""
+
+    def same(self, first: Any, second: Any) -> bool:
+        """Whether the results of two formats for one sample are the same but for rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +93,13 @@ class FormatCheck:
         }
 
 
-def compare(name: str, measured: Measured, reference: Measured, *, metric: str, size: int) -> FormatCheck:
+def compare(name: str, measured: Measured, reference: Measured, *, checker: Checker, size: int) -> FormatCheck:
     """Compares a format with the trained model on the same set."""
+    metric = checker.metric
     differing = [
         (i, theirs, ours)
         for i, (theirs, ours) in enumerate(zip(reference.outputs, measured.outputs, strict=True))
-        if theirs != ours
+        if not checker.same(theirs, ours)
     ]
     difference = reference.metrics[metric] - measured.metrics[metric]
     return FormatCheck(
@@ -115,7 +119,9 @@ def problems_of(check: FormatCheck, *, metric: str, max_drop: float) -> list[str
     problems = []
     allowed = int(DIFFERENT_TEXTS * check.samples)
     if check.different > allowed:
-        shown = "; ".join(f"sample {i}: {theirs!r} became {ours!r}" for i, theirs, ours in check.examples[:3])
+        shown = "; ".join(
+            f"sample {i}: {_short(theirs)} became {_short(ours)}" for i, theirs, ours in check.examples[:3]
+        )
         problems.append(
             f"{check.name}: {check.different} of {check.samples} results differ from the trained model's "
             f"({allowed} may by rounding): {shown}"
@@ -125,6 +131,10 @@ def problems_of(check: FormatCheck, *, metric: str, max_drop: float) -> list[str
             f"{check.name}: {metric} is {check.drop:.4f} worse than the trained model's; export.maxDrop is {max_drop:g}"
         )
     return problems
+
+
+def _short(output: Any) -> str:
+    return repr(output) if isinstance(output, str) else f"{len(output)} regions"
 
 
 def size_of(path: Path) -> int:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
 from ocr_finetune_api.model_table import lookup
+from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.evaluation.networks import OnnxNetwork, PaddleInferenceNetwork
 from ocr_finetune_trainer.export.checks import FormatCheck, compare, problems_of, size_of
-from ocr_finetune_trainer.export.inference_config import recognition_config, write_config
+from ocr_finetune_trainer.export.inference_config import detection_config, recognition_config, write_config
 from ocr_finetune_trainer.export.onnx_format import metadata_for, save_onnx
 from ocr_finetune_trainer.export.paddle_format import save_paddle
 from ocr_finetune_trainer.geometry import RecognitionGeometry
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.evaluation.subjects import Subject
     from ocr_finetune_trainer.export.checks import Checker, Measured
 
-__all__ = ["Exporter", "ONNX_FILE"]
+__all__ = ["ONNX_FILE", "Exporter"]
 
 ONNX_FILE = "inference.onnx"
 
@@ -81,9 +82,7 @@ class Exporter:
             return recognition_config(
                 serving_name=serving_name, geometry=subject.geometry, dictionary=subject.dictionary
             )
-        from ocr_finetune_trainer.export.inference_config import detection_config
-
-        return detection_config(serving_name=serving_name, geometry=subject.geometry)
+        return detection_config(serving_name=serving_name, geometry=subject.geometry, postprocess=DBPostProcess())
 
     def metadata(self) -> dict[str, str]:
         """What an ONNX file says about itself."""
@@ -121,7 +120,7 @@ class Exporter:
 
     def check(self, name: str, measured: Measured, path: Path) -> FormatCheck:
         """Compares a format with the trained model and keeps the result."""
-        check = compare(name, measured, self.reference, metric=self.checker.metric, size=size_of(path))
+        check = compare(name, measured, self.reference, checker=self.checker, size=size_of(path))
         self.checks[name] = check
         return check
 

@@ -127,7 +127,9 @@ def model_card(
         set_name="validation" if evaluation.get("optimistic") else "test",
         optimistic=bool(evaluation.get("optimistic")),
         metrics=[
-            (name, _shown(base.get(name)), _shown(value)) for name, value in best.items() if isinstance(value, float | int)
+            (name, _shown(base.get(name)), _shown(value))
+            for name, value in best.items()
+            if isinstance(value, float | int)
         ],
         metric=metric,
         checks=checks,

@@ -46,6 +46,8 @@ def save_paddle(layer: Any, *, folder: Path, geometry: Geometry, config: Mapping
     try:
         paddle.jit.save(paddle.jit.to_static(layer, input_spec=spec, full_graph=True), str(folder / "inference"))
     except Exception as error:  # Paddle raises whatever its translator stumbles over
-        raise OCRFineTuneError(f"export of {type(layer).__name__} to Paddle's inference format failed: {error}") from error
+        raise OCRFineTuneError(
+            f"export of {type(layer).__name__} to Paddle's inference format failed: {error}"
+        ) from error
     write_config(config, folder)
     logger.info("wrote %s", folder)

@@ -31,6 +31,7 @@ class RecognitionChecker:
     Args:
         subject: The trained model.
         measured_on: The test set.
+        serving_name: The name it is served under.
     """
 
     metric = "accuracy"
@@ -43,6 +44,10 @@ class RecognitionChecker:
         self._dictionary = subject.dictionary
         self._set = measured_on
         self._serving_name = serving_name
+
+    def same(self, first: Any, second: Any) -> bool:
+        """Whether two texts are equal."""
+        return bool(first == second)
 
     def reference(self) -> Measured:
         """The trained model itself."""

@@ -47,7 +47,8 @@ def paddleocr() -> Any:
             import paddleocr as package
     except Exception as error:
         raise OCRFineTuneError(
-            f"paddleocr cannot be started: {error}", hint="install the trainer's extra: pip install ocr-finetune[trainer]"
+            f"paddleocr cannot be started: {error}",
+            hint="install the trainer's extra: pip install ocr-finetune[trainer]",
         ) from error
     logging.getLogger("ppocr").setLevel(logging.ERROR)
     logging.getLogger("paddlex").setLevel(logging.ERROR)
@@ -103,9 +104,7 @@ class ServedDetector:
     def detect(self, image: NDArray[np.uint8], *, limit_side_len: int = 64, limit_type: str = "min") -> DetectedPage:
         """Finds texts on a page, uint8 (H, W, 3) BGR: polygons (N, 2) in pixels with their scores."""
         with _quiet():
-            result = self._model.predict(
-                image, batch_size=1, limit_side_len=limit_side_len, limit_type=limit_type
-            )[0]
+            result = self._model.predict(image, batch_size=1, limit_side_len=limit_side_len, limit_type=limit_type)[0]
         polygons = [np.asarray(polygon, dtype=np.float32) for polygon in result["dt_polys"]]
         return list(zip(polygons, [float(score) for score in result["dt_scores"]], strict=True))
 
