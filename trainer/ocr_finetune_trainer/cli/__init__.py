@@ -32,6 +32,7 @@ def _application() -> typer.Typer:
     application.command("run")(run.run)
     run.add_stage_commands(application)
     application.add_typer(models.app)
+    application.add_typer(models.app)
     application.command("stage", hidden=True)(stage.stage)
     return application
 
