@@ -126,6 +126,7 @@ class Attempt(StatusModel):
     job_uid: str = Field("", description="UID of the Job, once it was seen.")
     execution: int = Field(0, description="How often the Job was started; a queue may stop and start it.")
     nodes: int = Field(1, description="Number of pods.")
+    scheduled: int = Field(0, description="How many of them found a node, where that ended the attempt.")
     started_at: str = Field("", description="When it was decided on.")
     running_at: str = Field("", description="When all its pods ran first.")
     ended_at: str = Field("", description="When it ended; empty while it goes on.")

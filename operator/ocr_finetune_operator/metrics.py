@@ -30,9 +30,7 @@ class Metrics:
         self._max_runs = max_runs
         self._shown: dict[RunKey, tuple[str, str]] = {}
         registry = self.registry
-        self.runs = Gauge(
-            "ocrfinetune_runs", f"Runs by phase: {', '.join(Phase)}.", ["phase"], registry=registry
-        )
+        self.runs = Gauge("ocrfinetune_runs", f"Runs by phase: {', '.join(Phase)}.", ["phase"], registry=registry)
         self.reconcile_seconds = Histogram(
             "ocrfinetune_reconcile_duration_seconds", "Time of one look at a run.", buckets=_FAST, registry=registry
         )

@@ -66,9 +66,7 @@ def load(path: str) -> dict[str, Profile]:
                 model.model_validate(getattr(profile, part))
             found[str(name)] = profile
         except ValidationError as error:
-            problems += [
-                f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-            ]
+            problems += [f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
     if problems:
         raise ConfigurationError(*problems)
     return found

@@ -5,10 +5,9 @@ Retries are the work queue's: whatever fails is decided anew from what is true t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -71,29 +70,36 @@ class Client:
         except NotFoundError:
             return None
 
-    async def list(self, kind: str, namespace: str = "", *, limit: int = 500, labels: str = "") -> list[Manifest]:
-        """All objects, page by page."""
-        found: list[Manifest] = []
+    async def pages(
+        self, kind: str, namespace: str = "", *, limit: int = 500, labels: str = ""
+    ) -> AsyncIterator[Manifest]:
+        """All objects, read page by page: never more than one page is in memory."""
         token = ""
         while True:
             query = {"limit": str(limit)} | ({"continue": token} if token else {})
             if labels:
                 query["labelSelector"] = labels
             page = await self._json("GET", _path(kind, namespace), query=query)
-            found += page.get("items") or []
+            for item in page.get("items") or ():
+                yield item
             token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
-                return found
+                return
 
-    async def create(self, manifest: Manifest) -> Manifest:
-        """Creates an object.
+    async def version(self) -> tuple[int, int]:
+        """Major and minor version of the API server."""
+        found = await self._json("GET", "version")
+        digits = [re.match(r"\d+", str(found.get(part, ""))) for part in ("major", "minor")]
+        return int(digits[0][0]) if digits[0] else 0, int(digits[1][0]) if digits[1] else 0
+
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Creates an object, or only lets the API server check it.
 
         Raises:
             ConflictError: It exists.
         """
-        return await self._json(
-            "POST", _path(manifest["kind"], manifest["metadata"].get("namespace", "")), body=manifest
-        )
+        path = _path(manifest["kind"], manifest["metadata"].get("namespace", ""))
+        return await self._json("POST", path, body=manifest, query={"dryRun": "All"} if dry_run else None)
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """Replaces an object, guarded by its resourceVersion."""
@@ -157,9 +163,7 @@ class Client:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Manifest:
-        data = await self._request(
-            method, path, body=body, query=query, content_type=content_type, accept=accept
-        )
+        data = await self._request(method, path, body=body, query=query, content_type=content_type, accept=accept)
         document: Manifest = json.loads(data)
         return document
 
@@ -180,15 +184,13 @@ class Client:
             headers["Authorization"] = token
         code = "error"
         try:
-            response = await self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=self._timeout
-            )
+            response = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=self._timeout)
             code = str(response.status)
             data: bytes = await response.read()
         except ApiException as error:
             code, data = str(error.status), _bytes(error.body)
             raise _refusal(int(error.status or 0), data, dict(error.headers or {})) from error
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"{method} /{path}: {type(error).__name__}: {error}") from error
         finally:
             self._metrics.request(method=method, code=code)

@@ -46,6 +46,7 @@ class RunView:
     Attributes:
         spec: As it stands in the cluster, not checked.
         status: As it stands in the cluster, not checked.
+        slim: Only the parts that a run which has ended needs; decisions to do something need the whole.
     """
 
     namespace: str
@@ -58,6 +59,7 @@ class RunView:
     stop: str
     spec: Mapping[str, Any] = field(default_factory=dict)
     status: Mapping[str, Any] = field(default_factory=dict)
+    slim: bool = False
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any], *, stop_annotation: str) -> RunView:
@@ -181,7 +183,7 @@ class PodView:
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
         disrupted = disruption.get("status") == "True"
-        main = next((c for c in containers if c["name"] == CONTAINER), {})
+        main: Mapping[str, Any] = next((c for c in containers if c["name"] == CONTAINER), {})
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
@@ -252,10 +254,12 @@ def _controller(metadata: Mapping[str, Any]) -> str:
 def _ended(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """How the container ended that ended worst; a bad end of an init container comes first."""
     ends = [(c.get("state") or {}).get("terminated") for c in containers]
-    bad = [end for end in ends if end and end.get("exitCode")]
+    bad: list[Mapping[str, Any]] = [end for end in ends if end and end.get("exitCode")]
     if bad:
         return bad[0]
-    main = [end for c, end in zip(containers, ends, strict=True) if c["name"] == CONTAINER and end]
+    main: list[Mapping[str, Any]] = [
+        end for c, end in zip(containers, ends, strict=True) if c["name"] == CONTAINER and end
+    ]
     return main[0] if main else {}
 
 

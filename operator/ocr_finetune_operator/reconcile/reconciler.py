@@ -1,0 +1,373 @@
+"""One look at a run: read, decide, act, write the status once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ocr_finetune_api.conditions import Phase
+from ocr_finetune_api.plan import content_hash
+from ocr_finetune_api.status import Attempt
+from ocr_finetune_operator import names
+from ocr_finetune_operator.constants import (
+    ANNOTATION_CONTENT,
+    ANNOTATION_STOP,
+    CONTAINER,
+    LABEL_RUN,
+    MANAGER,
+)
+from ocr_finetune_operator.kube.client import Client
+from ocr_finetune_operator.kube.errors import ConflictError, ForbiddenError, InvalidError
+from ocr_finetune_operator.metrics import Metrics
+from ocr_finetune_operator.reconcile import preflight, status
+from ocr_finetune_operator.reconcile.cache import Cache, RunKey
+from ocr_finetune_operator.reconcile.decide import Decision, decide, read_status
+from ocr_finetune_operator.reconcile.draft import Action, Create, Delete, Draft
+from ocr_finetune_operator.reconcile.events import Recorder
+from ocr_finetune_operator.reconcile.limiter import Limiter
+from ocr_finetune_operator.reconcile.node_list import NodeList
+from ocr_finetune_operator.reconcile.observation import Facts, Need, Observation, Problem, Rules
+from ocr_finetune_operator.reconcile.policies import progress as progress_policy
+from ocr_finetune_operator.reconcile.policies.drift import Accepted
+from ocr_finetune_operator.reconcile.policies.progress import Pulled
+from ocr_finetune_operator.reconcile.puller import Puller, PullError
+from ocr_finetune_operator.reconcile.views import Manifest, NodeView, RunView, owner_of, timestamp
+
+logger = logging.getLogger(__name__)
+
+LOG_LINES = 40
+LOG_BYTES = 2048
+# Changes that only inform people wait this long for what comes with them.
+COALESCE_SECONDS = 2.0
+_MAX_ROUNDS = 8
+_FINAL = (Phase.SUCCEEDED, Phase.FAILED)
+
+
+@dataclass
+class Memory:
+    """What is remembered of a run between two looks. Nothing depends on it: all of it may be lost."""
+
+    progress: Pulled | None = None
+    written_at: float = 0.0
+    blocked: Problem | None = None
+    refused: str = ""
+    snapshot: tuple[str, Accepted] | None = None
+    gone_jobs: frozenset[str] = field(default_factory=frozenset)
+    started: bool = False
+
+
+class BlockedError(Exception):
+    """The API server does not let something be made now."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Reconciler:
+    """Looks at runs, one at a time each."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        cache: Cache,
+        rules: Rules,
+        metrics: Metrics,
+        puller: Puller,
+        limiter: Limiter,
+        recorder: Recorder,
+        nodes: NodeList | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._rules = rules
+        self._metrics = metrics
+        self._puller = puller
+        self._limiter = limiter
+        self._recorder = recorder
+        self._nodes = nodes
+        self._clock = clock
+        self._memory: dict[RunKey, Memory] = {}
+
+    async def reconcile(self, key: RunKey) -> float | None:
+        """Looks at a run and does what is to do.
+
+        Returns:
+            In how many seconds another look is worth it; None if an event will tell.
+        """
+        run = self._cache.runs.get(key)
+        if run is None:
+            self._memory.pop(key, None)
+            self._metrics.hide(key)
+            return None
+        memory = self._memory.setdefault(key, Memory())
+        await self._pull(key, run, memory)
+        facts = self._facts(run, memory)
+        decision, facts = await self._decide(key, run, facts)
+        changes = status.patch(run.status, decision.draft.status)
+        draft = decision.draft
+        if not changes and not draft.before and not draft.after:
+            self._observe(key, draft)
+            return draft.look_again
+        if draft.cosmetic and not draft.before and not draft.after:
+            too_early = memory.written_at + COALESCE_SECONDS - self._clock()
+            if too_early > 0:
+                return min(too_early, draft.look_again if draft.look_again is not None else too_early)
+        else:
+            # What is in the cache may be old; what decides has to be true.
+            fresh = await self._read(key, run)
+            if fresh is None:
+                return None
+            if run.slim or fresh.resource_version != run.resource_version:
+                run = fresh
+                decision, facts = await self._decide(key, run, facts)
+                draft = decision.draft
+                changes = status.patch(run.status, draft.status)
+        return await self._act(key, run, memory, draft, changes)
+
+    # ---- read ----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, key: RunKey, known: RunView) -> RunView | None:
+        manifest = await self._client.get("OCRFineTune", key[1], key[0])
+        if manifest is None or manifest["metadata"]["uid"] != known.uid:
+            if manifest is None:
+                self._cache.drop(key)
+            else:
+                self._cache.see_run(manifest)
+            return None
+        self._cache.see_run(manifest)
+        return RunView.of(manifest, stop_annotation=ANNOTATION_STOP)
+
+    async def _pull(self, key: RunKey, run: RunView, memory: Memory) -> None:
+        """Pulls the progress if an attempt runs and it is time."""
+        attempts = run.status.get("attempts") or ()
+        newest = attempts[-1] if attempts else {}
+        if run.status.get("phase") in _FINAL or not newest.get("activeSince") or newest.get("endedAt"):
+            return
+        attempt = Attempt.model_validate(newest)
+        job = names.job(run.name, attempt.stage, attempt.number)
+        if memory.progress is None or memory.progress.job != job:
+            memory.progress = Pulled(job=job)
+        before, now = memory.progress, self._clock()
+        if before.at and now - before.at < self._rules.progress_interval * 0.9:
+            return
+        pod = next((p for p in self._cache.pods(key) if p.job == job and p.index == 0 and p.running), None)
+        if pod is None or not pod.ip:
+            return
+        try:
+            document = await self._puller.pull(pod.ip)
+        except PullError as error:
+            memory.progress = progress_policy.unanswered(before, str(error), now=self._clock())
+        else:
+            memory.progress = progress_policy.answered(before, document, now=self._clock())
+
+    # ---- decide --------------------------------------------------------------------------------------------------------
+
+    def _facts(self, run: RunView, memory: Memory) -> Facts:
+        snapshot = None
+        if memory.snapshot is not None and memory.snapshot[0] == run.status.get("specHash"):
+            snapshot = memory.snapshot[1]
+        blocked, memory.blocked = memory.blocked, None
+        return Facts(snapshot=snapshot, blocked=blocked, refused=memory.refused)
+
+    async def _decide(self, key: RunKey, run: RunView, facts: Facts) -> tuple[Decision, Facts]:
+        """Decides, and asks for what the decision needs until it needs nothing more."""
+        for _ in range(_MAX_ROUNDS):
+            observation = Observation(
+                run=run,
+                jobs=self._cache.jobs(key),
+                pods=self._cache.pods(key),
+                now=self._clock(),
+                rules=self._rules,
+                facts=facts,
+                progress=self._memory[key].progress,
+            )
+            decision = decide(observation)
+            if not decision.needs:
+                return decision, facts
+            for need in decision.needs:
+                facts = await self._ask(key, observation, decision, need, facts)
+        msg = f"no decision after {_MAX_ROUNDS} rounds: {decision.needs}"
+        raise RuntimeError(msg)
+
+    async def _ask(self, key: RunKey, observation: Observation, decision: Decision, need: Need, facts: Facts) -> Facts:
+        namespace = key[0]
+        match need.what:
+            case "preflight" if decision.spec is not None:
+                found = await preflight.check(self._client, observation, decision.spec, nodes=self._nodes)
+                return replace(facts, problems=tuple(found))
+            case "snapshot":
+                return await self._snapshot(key, observation.run, facts)
+            case "job":
+                manifest = await self._client.get("Job", need.name, namespace)
+                if manifest is None:
+                    self._cache.drop_job(key, need.name)
+                    return replace(facts, gone_jobs=facts.gone_jobs | {need.name})
+                self._cache.see_job(manifest)
+                return facts
+            case "node":
+                manifest = await self._node(need.name)
+                return replace(facts, nodes={**facts.nodes, need.name: NodeView.of(need.name, manifest)})
+            case "log":
+                text = await self._client.log_tail(
+                    need.name, namespace, container=CONTAINER, lines=LOG_LINES, limit=LOG_BYTES
+                )
+                return replace(facts, logs={**facts.logs, need.name: text})
+        msg = f"nobody knows how to ask for {need}"
+        raise RuntimeError(msg)
+
+    async def _node(self, name: str) -> Manifest | None:
+        try:
+            return await self._client.get("Node", name)
+        except ForbiddenError:
+            # Without the right to look, a node counts as ready: nothing of it is given up.
+            ready = {"type": "Ready", "status": "True"}
+            return {"status": {"conditions": [ready]}}
+
+    async def _snapshot(self, key: RunKey, run: RunView, facts: Facts) -> Facts:
+        spec_hash = str(run.status.get("specHash"))
+        manifest = await self._client.get("ConfigMap", names.snapshot(run.name, spec_hash), key[0])
+        if manifest is None or owner_of(manifest) != run.uid:
+            return replace(facts, snapshot_lost=True)
+        try:
+            accepted = Accepted.read(json.loads(manifest["data"]["accepted.json"]))
+        except (KeyError, ValueError):
+            return replace(facts, snapshot_lost=True)
+        self._memory[key].snapshot = (spec_hash, accepted)
+        return replace(facts, snapshot=accepted)
+
+    # ---- act -----------------------------------------------------------------------------------------------------------
+
+    async def _act(
+        self, key: RunKey, run: RunView, memory: Memory, draft: Draft, changes: dict[str, Any]
+    ) -> float | None:
+        try:
+            for action in draft.before:
+                await self._do(key, run, action)
+            if changes:
+                await self._limiter.acquire(urgent=not draft.cosmetic)
+                body = {"metadata": {"resourceVersion": run.resource_version, "uid": run.uid}, "status": changes}
+                written = await self._client.patch_status("OCRFineTune", key[1], key[0], body)
+                self._cache.see_run(written)
+                memory.written_at = self._clock()
+                self._tell(key, run, draft)
+            for action in draft.after:
+                await self._do(key, run, action)
+        except BlockedError as error:
+            memory.blocked = error.problem
+            return 0.0
+        except InvalidError as error:
+            if not draft.after:
+                raise
+            logger.warning("refused: %s", error.message, extra={"run": "/".join(key)})
+            memory.refused = error.message[:1024]
+            return 0.0
+        memory.refused = ""
+        self._observe(key, draft)
+        return draft.look_again
+
+    async def _do(self, key: RunKey, run: RunView, action: Action) -> None:
+        if isinstance(action, Delete):
+            try:
+                await self._client.delete(
+                    action.kind,
+                    action.name,
+                    key[0],
+                    uid=action.uid,
+                    propagation=action.propagation,
+                    grace=0 if action.force else None,
+                )
+            except ConflictError:
+                logger.info("%s %s is another one now; left alone", action.kind, action.name)
+            return
+        manifest = action.manifest
+        try:
+            made = await self._client.create(manifest)
+        except ConflictError:
+            made = await self._exists(key, run, action)
+        except ForbiddenError as error:
+            raise BlockedError(Problem(reason="Forbidden", message=error.message)) from error
+        if made["kind"] == "Job":
+            self._cache.see_job(made)
+
+    async def _exists(self, key: RunKey, run: RunView, action: Create) -> Manifest:
+        """The object is there already: ours from before, ours but changed, or somebody else's."""
+        manifest = action.manifest
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        found = await self._client.get(kind, name, key[0])
+        if found is None:
+            return await self._client.create(manifest)
+        found["kind"] = kind
+        labels = found["metadata"].get("labels") or {}
+        kept = kind == "PersistentVolumeClaim" and labels.get(LABEL_RUN) == run.name and not owner_of(found)
+        if owner_of(found) != run.uid and not kept:
+            if kind == "Job":
+                self._cache.see_job(found)
+            message = f"{kind} {name} belongs to another object; waiting until it is gone"
+            raise BlockedError(Problem(reason="NameConflict", message=message))
+        if "deletionTimestamp" in found["metadata"]:
+            raise BlockedError(Problem(reason="NameConflict", message=f"{kind} {name} is still being deleted"))
+        if action.apply:
+            return await self._client.apply(manifest, manager=MANAGER)
+        wanted = (manifest["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT)
+        if kind == "ConfigMap" and (content_hash(found.get("data")) != wanted):
+            await self._client.delete(kind, name, key[0], uid=found["metadata"]["uid"])
+            return await self._client.create(manifest)
+        return found
+
+    # ---- tell ----------------------------------------------------------------------------------------------------------
+
+    def _tell(self, key: RunKey, run: RunView, draft: Draft) -> None:
+        for note in draft.notes:
+            logger.log(
+                logging.WARNING if note.warning else logging.INFO,
+                "%s: %s",
+                note.reason,
+                note.message,
+                extra=_context(key, draft),
+            )
+            self._recorder.record(run, note)
+        for ended in draft.ended:
+            self._metrics.attempts.labels(
+                ended.stage.value, ended.outcome.value, ended.failure_class.value if ended.failure_class else ""
+            ).inc()
+            if ended.seconds is not None:
+                self._metrics.stage_seconds.labels(ended.stage.value).observe(max(ended.seconds, 0.0))
+
+    def _observe(self, key: RunKey, draft: Draft) -> None:
+        """Shows the run in the metrics."""
+        memory, run_status = self._memory[key], draft.status
+        if run_status.phase in _FINAL:
+            self._metrics.hide(key)
+            self._memory.pop(key, None)
+            return
+        shown = run_status.progress
+        if shown is not None and shown.stage is not None:
+            self._metrics.show(
+                key, stage=shown.stage.value, percent=shown.percent, metric=shown.metric_name, best=shown.best_metric
+            )
+        run = self._cache.runs.get(key)
+        if not memory.started and run is not None and run_status.attempts and run_status.attempts[-1].active_since:
+            memory.started = True
+            first = run_status.attempts[0]
+            if len(run_status.attempts) == 1 and first.running_at:
+                since = timestamp(first.running_at) or self._clock()
+                self._metrics.first_pod_seconds.observe(max(since - run.created, 0.0))
+
+
+def _context(key: RunKey, draft: Draft) -> dict[str, Any]:
+    newest = draft.status.attempts[-1] if draft.status.attempts else None
+    return {
+        "run": "/".join(key),
+        "stage": newest.stage.value if newest else "",
+        "attempt": newest.number if newest else 0,
+    }
+
+
+__all__ = ["Memory", "Reconciler", "read_status"]
