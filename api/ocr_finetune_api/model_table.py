@@ -88,7 +88,7 @@ _LANGUAGES: tuple[tuple[str, str, int], ...] = (
     ("ta", "Tamil and English", 513),
     ("te", "Telugu and English", 540),
 )
-_MOBILE_WITHOUT_CLASSES = 0
+_MOBILE_WITHOUT_CLASSES = 1_886_884
 _MOBILE_A_CLASS = 121
 _RIGHT_TO_LEFT = ("arabic_", "ar_", "fa_", "ug_", "ur_", "he_", "hebrew_")
 
@@ -254,7 +254,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_tiny_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of text in many languages, where every millisecond counts",
-        parameters=0,
+        parameters=1_128_896,
         serving_name="PP-OCRv6_tiny_rec",
         **_official("PP-OCRv6_tiny_rec"),
         dictionary_size=7178,
@@ -265,7 +265,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_small_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of text in many languages, on phones and CPUs; the newest small recogniser",
-        parameters=0,
+        parameters=5_275_722,
         serving_name="PP-OCRv6_small_rec",
         **_official("PP-OCRv6_small_rec"),
         dictionary_size=18712,
@@ -276,7 +276,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_medium_rec",
         kind=Kind.RECOGNITION,
         purpose="lines of text in many languages; the newest and most accurate recogniser",
-        parameters=0,
+        parameters=19_135_098,
         serving_name="PP-OCRv6_medium_rec",
         **_official("PP-OCRv6_medium_rec"),
         dictionary_size=18712,
@@ -287,7 +287,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_tiny_det",
         kind=Kind.DETECTION,
         purpose="text lines, where every millisecond counts",
-        parameters=0,
+        parameters=504_148,
         serving_name="PP-OCRv6_tiny_det",
         **_official("PP-OCRv6_tiny_det"),
     ),
@@ -295,7 +295,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_small_det",
         kind=Kind.DETECTION,
         purpose="text lines, on phones and CPUs; the newest small detector",
-        parameters=0,
+        parameters=2_623_508,
         serving_name="PP-OCRv6_small_det",
         **_official("PP-OCRv6_small_det"),
     ),
@@ -303,7 +303,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="PP-OCRv6_medium_det",
         kind=Kind.DETECTION,
         purpose="text lines; the newest and most accurate detector",
-        parameters=0,
+        parameters=16_657_992,
         serving_name="PP-OCRv6_medium_det",
         **_official("PP-OCRv6_medium_det"),
     ),

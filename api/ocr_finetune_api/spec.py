@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from ocr_finetune_api.model_table import TABLE, Kind, nearest
+from ocr_finetune_api.model_table import TABLE, Kind, nearest, why_refused
 from ocr_finetune_api.values import (
     AutoOrInt,
     AutoOrNumber,
@@ -119,6 +119,10 @@ class ModelSpec(ApiModel):
     @model_validator(mode="after")
     def _exists(self) -> Self:
         if self.name not in TABLE:
+            refused = why_refused(self.name)
+            if refused:
+                msg = f"name: {refused}"
+                raise ValueError(msg)
             near = nearest(self.name)
             meant = f"; did you mean {near}?" if near else f"; known are {', '.join(TABLE)}"
             msg = f"name: there is no model {self.name!r}{meant}"

@@ -21,12 +21,12 @@ def nrtr_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (N, L - 1, classes).
-        labels: (N, L) classes, from start to end, padded with 0.
+        labels: (N, L or more) classes, from start to end, padded with 0.
 
     Returns:
         A scalar.
     """
-    target = labels[:, 1:]
+    target = labels[:, 1 : logits.shape[1] + 1]
     logits = logits.astype("float32")
     counted = (target != _PADDING).astype("float32")
     classes = logits.shape[2]
