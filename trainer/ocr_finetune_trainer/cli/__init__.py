@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import init, models, run, stage, version
+    from ocr_finetune_trainer.cli import cache, check, convert, init, models, predict, run, stage, version
 
     application = typer.Typer(
         name="ocrft",
@@ -29,9 +29,12 @@ def _application() -> typer.Typer:
         callback=version.callback,
     )
     application.command("init")(init.init)
+    application.command("check")(check.check)
     application.command("run")(run.run)
     run.add_stage_commands(application)
-    application.add_typer(models.app)
+    application.command("predict")(predict.predict)
+    application.command("convert")(convert.convert)
+    application.add_typer(cache.app)
     application.add_typer(models.app)
     application.command("stage", hidden=True)(stage.stage)
     return application

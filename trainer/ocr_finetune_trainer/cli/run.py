@@ -74,7 +74,7 @@ def _run(stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Se
     from ocr_finetune_trainer.engine.local import LocalEngine
 
     loaded = load(manifest)
-    engine = LocalEngine(loaded, folder=manifest.absolute().parent, root=workspace, claims=_claims(claims))
+    engine = LocalEngine(loaded, folder=manifest.absolute().parent, root=workspace, claims=parse_claims(claims))
     _earlier_are_done(engine, stages)
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
@@ -114,7 +114,13 @@ def results_json(results: Sequence[StageResult]) -> list[dict[str, Any]]:
     return [result.model_dump(mode="json", by_alias=True) for result in results]
 
 
-def _claims(options: Sequence[str]) -> dict[str, Path]:
+def parse_claims(options: Sequence[str]) -> dict[str, Path]:
+    """Folders by the names of claims, from options such as NAME=FOLDER.
+
+    Raises:
+        ConfigurationError: An option is not of this form.
+        InputMissingError: A folder is not there.
+    """
     claims: dict[str, Path] = {}
     for option in options:
         name, separator, folder = option.partition("=")

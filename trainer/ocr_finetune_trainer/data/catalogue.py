@@ -19,7 +19,7 @@ import pyarrow as pa
 from ocr_finetune_trainer.data import store
 from ocr_finetune_trainer.data.pictures import decode
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
-from ocr_finetune_trainer.data.store import Shard, ViewRow
+from ocr_finetune_trainer.data.store import Sample, Shard, ViewRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,6 +114,23 @@ class Catalogue:
         batch, row = divmod(int(self.row[index]), store.ROWS_A_BATCH)
         content: bytes = reader.get_batch(batch).column(0)[row].as_py()
         return content
+
+    def sample(self, index: int) -> Sample:
+        """A sample as a data set gives it."""
+        name = self.shards[int(self.shard[index])].name
+        reader = pa.ipc.open_file(pa.memory_map(str(self.folder / f"{name}.arrow")))
+        batch, row = divmod(int(self.row[index]), store.ROWS_A_BATCH)
+        return store.sample_of(
+            reader.get_batch(batch),
+            row,
+            id=index,
+            width=int(self.width[index]),
+            height=int(self.height[index]),
+            text=self.texts[index],
+            source=int(self.source[index]),
+            group="",
+            origin=self.place(index),
+        )
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """The decoded picture of a sample: uint8 (H, W, 3), BGR."""

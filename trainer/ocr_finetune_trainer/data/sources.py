@@ -1,22 +1,48 @@
-"""From a source's address to its files on this machine."""
+"""From a source's address to files on this machine: a path, a claim, or a copy of what lies elsewhere.
+
+Copies are made in the workspace's cache, before any GPU is held. A file that is there under the server's own identity
+(its ETag, or its time and size) is not fetched again, a download that broke goes on where it stopped, and what is
+written aside gets its name only when it is whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ocr_finetune_api.exit_codes import InputMissingError
+from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError, StorageError
 from ocr_finetune_trainer.data.files import Files, open_files
+from ocr_finetune_trainer.data.store import replace_file
 
 if TYPE_CHECKING:
-    from ocr_finetune_api.spec import Source
+    from ocr_finetune_api.spec import CredentialSpec, Source
 
-__all__ = ["Opened", "Opener", "local_path"]
+__all__ = ["CLAIMS", "Opened", "Opener", "local_path"]
 
-# Where a claim is mounted in a pod; on a laptop a pvc:// address has no meaning.
-CLAIMS = Path("/data")
+logger = logging.getLogger(__name__)
+
+# Where the operator mounts claims; it writes plain paths below it into run configurations.
+CLAIMS = Path("/claims")
+DOWNLOADS = "downloads"
+_OBJECT_STORES = ("s3", "gs", "gcs", "oss")
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "oss": "ossfs"}
+_THREADS = 8
+# Keys of a credentials secret, as the file systems' own tools name them, and the options of fsspec they stand for.
+_SECRET_KEYS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "token",
+    "OSS_ACCESS_KEY_ID": "key",
+    "OSS_ACCESS_KEY_SECRET": "secret",
+}
+_GOOGLE_KEYS = ("key.json", "credentials.json", "GOOGLE_APPLICATION_CREDENTIALS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +70,200 @@ def local_path(uri: str) -> Path | None:
     return Path(uri).expanduser()
 
 
+def _no_download(url: str, _target: Path) -> None:
+    raise InputMissingError(f"{url}: nothing here fetches such addresses")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Opener:
-    """Opens sources."""
+    """Opens sources.
+
+    Attributes:
+        cache: The workspace's cache; copies lie in its folder `downloads`. None refuses other addresses than paths.
+        download: Fetches an http(s) address into a file, going on with what is there.
+        credentials: Which secrets are for which addresses; the longest prefix wins.
+        secrets: The folder that holds a folder for each secret.
+    """
+
+    cache: Path | None = None
+    download: Callable[[str, Path], None] = _no_download
+    credentials: Sequence[CredentialSpec] = ()
+    secrets: Path | None = None
 
     def open(self, source: Source) -> Opened:
-        """Opens a source.
+        """Opens a source, after it has been copied here where that is needed.
 
         Raises:
-            InputMissingError: It is not there, or can't be read.
+            InputMissingError: It is not there, or can't be reached.
             DataError: It is an archive that is damaged.
+            ConfigurationError: Its address is of a kind that nothing here can read.
         """
-        path = local_path(source.uri)
-        if path is None:
-            raise InputMissingError(f"{source.uri}: addresses of this kind can't be read")
-        files, named = open_files(path)
+        files, named = open_files(self.fetch(source.uri))
         return Opened(files=files, list_file=source.list_file or named)
+
+    def fetch(self, uri: str) -> Path:
+        """A path with the content of an address: the path that it means, or a copy.
+
+        Raises:
+            InputMissingError: It can't be reached.
+            ConfigurationError: Its address is of a kind that nothing here can read.
+        """
+        path = local_path(uri)
+        if path is not None:
+            if uri.startswith("pvc://") and not path.exists():
+                raise InputMissingError(
+                    f"{uri}: claims are mounted on a cluster only", hint="give a path when running on this machine"
+                )
+            return path
+        if self.cache is None:
+            raise ConfigurationError(f"{uri}: only paths can be read here")
+        scheme = urlsplit(uri).scheme
+        if scheme in ("http", "https"):
+            return self._from_web(uri)
+        return self._from_store(uri, scheme)
+
+    def _folder(self, uri: str) -> Path:
+        assert self.cache is not None
+        folder = self.cache / DOWNLOADS / hashlib.sha256(uri.encode()).hexdigest()[:24]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _from_web(self, uri: str) -> Path:
+        import requests
+
+        address, _, wanted = uri.partition("#sha256=")
+        folder = self._folder(address)
+        target = folder / (PurePosixPath(unquote(urlsplit(address).path)).name or "index")
+        notes = folder / "source.json"
+        known = _read_json(notes)
+        try:
+            answer = requests.head(address, allow_redirects=True, timeout=30)
+            headers = answer.headers
+            identity = headers.get("ETag") or f"{headers.get('Last-Modified', '')} {headers.get('Content-Length', '')}"
+            # Some servers refuse HEAD; the download itself then says whether there is such a file.
+            reachable = answer.ok
+        except requests.RequestException as error:
+            if target.is_file() and known.get("size") == target.stat().st_size:
+                logger.warning("%s can't be reached (%s); the copy of it in the cache is used", address, error)
+                return target
+            raise InputMissingError(
+                f"{address}: can't be reached ({type(error).__name__})", hint="check the address and the network"
+            ) from error
+        same = reachable and target.is_file() and known.get("identity") == identity.strip()
+        if not same or known.get("size") != target.stat().st_size:
+            target.unlink(missing_ok=True)
+            self.download(address, target)
+            known = {
+                "uri": address,
+                "identity": identity.strip(),
+                "size": target.stat().st_size,
+                "sha256": _sha(target),
+            }
+            replace_file(notes, json.dumps(known).encode())
+        if wanted and known["sha256"] != wanted.lower():
+            raise DataError(f"{address}: its SHA-256 is {known['sha256']}, not {wanted}", hint="correct either of them")
+        return target
+
+    def _from_store(self, uri: str, scheme: str) -> Path:
+        import fsspec
+
+        try:
+            system, root = fsspec.core.url_to_fs(uri, **self._options(uri, scheme))
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{uri}: addresses that begin with {scheme}:// can't be read ({error})",
+                hint="use a path, file://, pvc://, http(s)://, s3://, gs:// or oss://",
+            ) from error
+        except ImportError as error:
+            raise ConfigurationError(
+                f"{uri}: reading {scheme}:// needs the package {_PACKAGES.get(scheme, scheme)}",
+                hint=f"pip install {_PACKAGES.get(scheme, scheme)}",
+            ) from error
+        try:
+            return self._mirror(system, root, uri)
+        except FileNotFoundError as error:
+            raise InputMissingError(f"{uri}: does not exist") from error
+        except PermissionError as error:
+            raise InputMissingError(
+                f"{uri}: access is refused ({error})", hint="give spec.credentials with this prefix and a secret"
+            ) from error
+        except OSError as error:
+            if error.errno is not None:  # of this machine's disk, not of the store
+                raise StorageError(f"{uri}: can't be copied here: {error.strerror}") from error
+            raise InputMissingError(f"{uri}: can't be read ({error})") from error
+
+    def _options(self, uri: str, scheme: str) -> dict[str, Any]:
+        """What the file system is opened with: the secret's files, endpoint and region of the longest prefix."""
+        if scheme not in _OBJECT_STORES:
+            return {}
+        fitting = [given for given in self.credentials if uri.startswith(given.prefix)]
+        if not fitting:
+            return {}
+        given = max(fitting, key=lambda one: len(one.prefix))
+        options: dict[str, Any] = {}
+        folder = self.secrets / given.secret_name if self.secrets is not None else None
+        if folder is not None and folder.is_dir():
+            for name, option in _SECRET_KEYS.items():
+                if (folder / name).is_file():
+                    options[option] = (folder / name).read_text(encoding="utf-8").strip()
+            google = next((folder / name for name in _GOOGLE_KEYS if (folder / name).is_file()), None)
+            if google is not None and scheme in ("gs", "gcs"):
+                options["token"] = str(google)
+        if given.endpoint:
+            options["endpoint" if scheme == "oss" else "endpoint_url"] = given.endpoint
+        if given.region and scheme == "s3":
+            options["client_kwargs"] = {"region_name": given.region}
+        return options
+
+    def _mirror(self, system: Any, root: str, uri: str) -> Path:
+        folder = self._folder(uri)
+        notes = folder / "source.json"
+        known: dict[str, Any] = _read_json(notes).get("files", {})
+        if system.isfile(root):
+            found, base = {root: system.info(root)}, root.rpartition("/")[0]
+        else:
+            found, base = system.find(root, detail=True), root.rstrip("/")
+        if not found:
+            raise FileNotFoundError(uri)
+        content = folder / "content"
+        wanted = {name[len(base) :].lstrip("/"): (name, _identity(info)) for name, info in found.items()}
+        todo = [
+            (name, content / inside)
+            for inside, (name, identity) in wanted.items()
+            if known.get(inside) != identity or not (content / inside).is_file()
+        ]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(lambda pair: _copy(system, *pair), todo):
+                pass
+        for gone in set(known) - set(wanted):
+            (content / gone).unlink(missing_ok=True)
+        files = {inside: identity for inside, (_, identity) in wanted.items()}
+        replace_file(notes, json.dumps({"uri": uri, "files": files}, ensure_ascii=False).encode())
+        return content / next(iter(wanted)) if system.isfile(root) else content
+
+
+def _copy(system: Any, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.part")
+    system.get_file(name, str(aside))
+    aside.replace(target)
+
+
+def _identity(info: dict[str, Any]) -> str:
+    mark = (
+        info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("LastModified") or info.get("created")
+    )
+    return f"{info.get('size')} {mark}"
+
+
+def _sha(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}

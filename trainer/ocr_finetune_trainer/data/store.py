@@ -27,7 +27,7 @@ from ocr_finetune_api.exit_codes import DataError, InputMissingError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "write_shard", "write_view"]
+__all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "sample_of", "write_shard", "write_view"]
 
 FORMAT = 1
 ROWS_A_BATCH = 64
@@ -346,23 +346,37 @@ class DataSet:
         if not 0 <= index < len(self):
             raise IndexError(index)
         batch, row = self._batch(index)
-        points = batch.column(1)[row].as_py()
-        polygons = None
-        if points is not None:
-            polygons = [np.asarray(flat, dtype=np.float32).reshape(-1, 2) for flat in points]
-        return Sample(
+        return sample_of(
+            batch,
+            row,
             id=int(index),
-            image=batch.column(0)[row].as_py(),
             width=int(self.sizes[index, 0]),
             height=int(self.sizes[index, 1]),
             text=self.texts[index],
-            polygons=polygons,
-            texts=tuple(batch.column(2)[row].as_py() or ()) if points is not None else (),
-            ignored=tuple(batch.column(3)[row].as_py() or ()) if points is not None else (),
             source=int(self.sources[index]),
             group=self.group(index),
             origin=self.origin(index),
         )
+
+
+def sample_of(batch: pa.RecordBatch, row: int, **known: Any) -> Sample:
+    """A sample from its row in a shard, and what is known of it besides.
+
+    Args:
+        batch: The batch of the shard.
+        row: Its row in it.
+        known: The fields of `Sample` that do not lie in the shard.
+    """
+    points = batch.column(1)[row].as_py()
+    lines = points is None
+    polygons = None if lines else [np.asarray(flat, dtype=np.float32).reshape(-1, 2) for flat in points]
+    return Sample(
+        image=batch.column(0)[row].as_py(),
+        polygons=polygons,
+        texts=() if lines else tuple(batch.column(2)[row].as_py() or ()),
+        ignored=() if lines else tuple(batch.column(3)[row].as_py() or ()),
+        **known,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

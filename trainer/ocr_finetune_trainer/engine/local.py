@@ -25,6 +25,7 @@ from ocr_finetune_api.plan import STAGES, Plan, Stage, StagePlan, plan
 from ocr_finetune_api.progress import Progress
 from ocr_finetune_api.results import StageResult
 from ocr_finetune_api.run_config import Rendezvous, RunConfig, RunIdentity
+from ocr_finetune_api.spec import OCRFineTuneSpec
 from ocr_finetune_api.values import seconds
 from ocr_finetune_api.workspace import Workspace, run_folder
 
@@ -68,6 +69,11 @@ class LocalEngine:
         self._codes: dict[int, int] = {}
         self._lock_descriptor = -1
         self._stops = 0
+
+    @property
+    def spec(self) -> OCRFineTuneSpec:
+        """The run's spec, its addresses resolved."""
+        return self._spec
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of a stage, if it is done for the manifest as it stands."""

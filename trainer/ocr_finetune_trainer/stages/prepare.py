@@ -6,35 +6,48 @@ It needs no GPU, and it says everything that is wrong before one is held.
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ocr_finetune_api.exit_codes import DataError, InputMissingError, OCRFineTuneError
 from ocr_finetune_api.model_table import Kind
 from ocr_finetune_api.progress import Activity
-from ocr_finetune_api.results import Choice, StageResult
+from ocr_finetune_api.results import Choice
 from ocr_finetune_api.run_config import RunConfig
+from ocr_finetune_api.spec import OCRFineTuneSpec, Source
 from ocr_finetune_api.workspace import Workspace
+from ocr_finetune_trainer.data import report as data_report
+from ocr_finetune_trainer.data import report_page
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue
 from ocr_finetune_trainer.data.fingerprint import fingerprint
 from ocr_finetune_trainer.data.preparation import SHARDS, SIDE_NAMES, Examination, Settings, examine
 from ocr_finetune_trainer.data.recognition_samples import limits_of
 from ocr_finetune_trainer.data.records import Problem, summary
 from ocr_finetune_trainer.data.sources import Opener
-from ocr_finetune_trainer.data.split import TEST
+from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
 from ocr_finetune_trainer.data.store import DataSet, replace_file, write_view
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.stages.context import StageContext, StageOutcome
 
-__all__ = ["is_current", "run", "settings_of"]
+if TYPE_CHECKING:
+    from ocr_finetune_api.results import StageResult
+    from ocr_finetune_trainer.models.store import Pretrained
+
+__all__ = ["choices_for", "is_current", "raise_errors", "run", "settings_for", "write_report"]
+
+logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
+END_TO_END = "end-to-end"
 WORKERS = "OCRFT_PREPARE_WORKERS"
+SECRETS = "OCRFT_CREDENTIALS"
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -49,6 +62,7 @@ def run(context: StageContext) -> StageOutcome:
     workspace.data.mkdir(parents=True, exist_ok=True)
     # Taken before the first file is read, so that what changes meanwhile is seen the next time.
     state = fingerprint(context.spec)
+    weights, failure = _weights(context)
     context.reporter.activity(Activity.LOADING, "reading the data")
     done = 0
 
@@ -57,41 +71,103 @@ def run(context: StageContext) -> StageOutcome:
         done += count
         context.reporter.update(step=done, message=f"{done} pictures examined")
 
-    settings = settings_of(context, progress=progress)
+    try:
+        settings = settings_for(context.spec, workspace=workspace, progress=progress)
+    except OCRFineTuneError as error:
+        raise _both(failure, error) from error
+    if weights is not None:
+        settings = replace(settings, base=weights.dictionary)
     found = examine(settings)
     write_rejected(workspace.rejected, found.problems)
-    raise_errors(found, where=str(workspace.rejected))
-    outcome = _write(context, found)
-    context.reporter.update(percent=100.0)
-    return replace(outcome, fingerprint=state)
+    write_report(context.spec, found, folder=workspace.data)
+    try:
+        raise_errors(found, where=str(workspace.rejected))
+    except OCRFineTuneError as error:
+        raise _both(failure, error) from error
+    if failure is not None:
+        raise failure
+    return replace(_write(context, found), fingerprint=state)
 
 
-def settings_of(context: StageContext, *, progress: Any = lambda _: None) -> Settings:
-    """What is to be examined for a run.
+def _weights(context: StageContext) -> tuple[Pretrained | None, OCRFineTuneError | None]:
+    """The pretrained weights, or why there are none: the data is examined either way, to report all in one go."""
+    from ocr_finetune_trainer.models.store import obtain
+    from ocr_finetune_trainer.training.checkpoint import load_best
+
+    context.reporter.activity(Activity.LOADING, "fetching the weights")
+
+    def progress(file: str, at: int, of: int) -> None:
+        part = f" of {of >> 20}" if of else ""
+        context.reporter.update(message=f"fetching {file}: {at >> 20}{part} MiB")
+
+    model = context.spec.model
+    try:
+        weights = obtain(
+            model.name,
+            model.pretrained,
+            workspace=context.workspace,
+            best_of=lambda other: load_best(other).weights(),
+            progress=progress,
+        )
+    except OCRFineTuneError as error:
+        return None, error
+    return weights, None
+
+
+def _both(first: OCRFineTuneError | None, second: OCRFineTuneError) -> OCRFineTuneError:
+    if first is None:
+        return second
+    hints = "; ".join(hint for hint in (first.hint, second.hint) if hint)
+    return OCRFineTuneError(*first.problems, *second.problems, hint=hints, exit_code=second.exit_code)
+
+
+def settings_for(
+    spec: OCRFineTuneSpec, *, workspace: Workspace, progress: Callable[[int], None] = lambda _: None
+) -> Settings:
+    """What is to be examined for a run; the dictionary of the weights is not in it yet.
 
     Raises:
-        OCRFineTuneError: The dictionary or the weights can't be had.
+        OCRFineTuneError: The dictionary file can't be read.
     """
-    spec = context.spec
+    from ocr_finetune_trainer.models.download import download
+
+    secrets = os.environ.get(SECRETS, "")
+    opener = Opener(
+        cache=workspace.cache,
+        download=download,
+        credentials=spec.credentials,
+        secrets=Path(secrets) if secrets else None,
+    )
+    recognition = spec.model.kind is Kind.RECOGNITION
     wanted = None
-    if spec.model.kind is Kind.RECOGNITION and spec.model.dictionary.uri:
-        wanted = Dictionary.load(Path(spec.model.dictionary.uri))
+    if recognition and spec.model.dictionary.uri:
+        space = {"auto": None, "yes": True, "no": False}[spec.model.dictionary.space]
+        wanted = Dictionary.load(opener.fetch(spec.model.dictionary.uri), use_space=space)
     return Settings(
         dataset=spec.dataset,
         model=spec.model,
-        cache=context.workspace.cache,
-        opener=Opener(),
-        others={},
-        base=None,
+        cache=workspace.cache,
+        opener=opener,
+        others=_others(spec),
         wanted=wanted,
-        limits=limits_of(spec.model.name) if spec.model.kind is Kind.RECOGNITION else None,
-        workers=workers(),
+        limits=limits_of(spec.model.name) if recognition else None,
+        workers=_workers(),
         progress=progress,
     )
 
 
-def workers() -> int:
-    """How many processes open pictures."""
+def _others(spec: OCRFineTuneSpec) -> dict[str, tuple[Source, Kind]]:
+    """The sets that stay by themselves: what must not be forgotten, and pages to be read with two models."""
+    others = {
+        f"guard-{guard.name}": (Source(uri=guard.uri, format=guard.format), spec.model.kind)
+        for guard in spec.evaluation.guard
+    }
+    if spec.evaluation.end_to_end is not None:
+        others[END_TO_END] = (spec.evaluation.end_to_end.dataset, Kind.DETECTION)
+    return others
+
+
+def _workers() -> int:
     asked = os.environ.get(WORKERS, "")
     return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
 
@@ -100,6 +176,47 @@ def write_rejected(path: Path, problems: Sequence[Problem]) -> None:
     """Writes every problem, one JSON object a line."""
     lines = "".join(json.dumps(problem.to_json(), ensure_ascii=False) + "\n" for problem in problems)
     replace_file(path, lines.encode("utf-8", "backslashreplace"))
+
+
+def write_report(spec: OCRFineTuneSpec, found: Examination, *, folder: Path) -> dict[str, Any]:
+    """Writes the data report as `report.json` and `report.html`.
+
+    Returns:
+        The report.
+    """
+    kind = spec.model.kind
+    report = data_report.build(found, kind=kind, model=spec.model.name, choices=choices_for(spec, found))
+    text = json.dumps(report, ensure_ascii=False, indent=1)
+    replace_file(folder / "report.json", text.encode("utf-8", "backslashreplace"))
+    page = report_page.render(report, picture=found.catalogue.picture, pages=kind is not Kind.RECOGNITION)
+    replace_file(folder / "report.html", page.encode("utf-8", "backslashreplace"))
+    return report
+
+
+def choices_for(spec: OCRFineTuneSpec, found: Examination) -> tuple[Choice, ...]:
+    """What `auto` will stand for in training, as far as the data decides it; the devices are not known yet."""
+    from ocr_finetune_trainer.training.choices import Facts, choose
+
+    samples = len(found.chosen(TRAIN))
+    if not samples:
+        return ()
+    facts = Facts(
+        samples=samples,
+        validation_samples=len(found.chosen(VALIDATION)),
+        gpu=spec.distributed.device == "gpu",
+        new_characters=_new_share(found),
+    )
+    try:
+        return choose(spec, facts).choices
+    except OCRFineTuneError as error:
+        logger.warning("%s", error)
+        return ()
+
+
+def _new_share(found: Examination) -> float:
+    if found.merge is None or not found.merge.kept:
+        return 0.0
+    return len(found.merge.new) / max(found.merge.dictionary.size, 1)
 
 
 def raise_errors(found: Examination, *, where: str) -> None:
@@ -123,13 +240,7 @@ def raise_errors(found: Examination, *, where: str) -> None:
 
 def _write(context: StageContext, found: Examination) -> StageOutcome:
     workspace = context.workspace
-    counts = {}
-    for side, name in SIDE_NAMES.items():
-        if side == TEST and not len(found.chosen(TEST)):
-            continue
-        counts[name] = _view(workspace, name, found.catalogue, found.chosen(side))
-    for name, catalogue in found.others.items():
-        counts[name] = _view(workspace, name, catalogue, np.flatnonzero(catalogue.side != UNUSED))
+    counts = _views(workspace, found)
     details: dict[str, Any] = {
         "kind": context.spec.model.kind.value,
         "counts": counts,
@@ -139,30 +250,48 @@ def _write(context: StageContext, found: Examination) -> StageOutcome:
         "rejected": found.rejected,
         "optimistic": "test" not in counts,
     }
+    inside = partial(_relative, workspace)
+    artifacts = {
+        "rejected": inside(workspace.rejected),
+        "report": inside(workspace.data / "report.html"),
+        "reportData": inside(workspace.data / "report.json"),
+    }
     choices: list[Choice] = []
-    artifacts = {"rejected": _relative(workspace, workspace.rejected)}
     if found.merge is not None:
         aside = workspace.dictionary.with_name(f".{workspace.dictionary.name}.new")
         found.merge.dictionary.save(aside)
         aside.replace(workspace.dictionary)
-        artifacts["dictionary"] = _relative(workspace, workspace.dictionary)
-        details["dictionary"] = {
-            "size": found.merge.dictionary.size,
-            "space": found.merge.dictionary.use_space,
-            "mode": found.merge.mode.value,
-            "kept": len(found.merge.kept),
-            "new": len(found.merge.new),
-            "dropped": len(found.merge.dropped),
-        }
-        details["maxTextLength"] = found.max_text_length
+        artifacts["dictionary"] = inside(workspace.dictionary)
+        details |= _dictionary_details(found)
+        choices = _choices(context.spec, found)
     warnings = [str(problem) for problem in found.problems if not problem.samples and not problem.fatal]
     return StageOutcome(
         metrics={"samples": counts, "rejected": found.rejected},
         artifacts=artifacts,
         choices=choices,
-        warnings=warnings[:50],
+        warnings=summary_of(warnings, where=str(workspace.rejected)),
         details=details,
     )
+
+
+def summary_of(warnings: Sequence[str], *, where: str) -> list[str]:
+    """The first warnings, and how many more there are."""
+    more = len(warnings) - SHOWN_PROBLEMS
+    return [*warnings[:SHOWN_PROBLEMS], *([f"… and {more} more, all of them in {where}"] if more > 0 else [])]
+
+
+def _views(workspace: Workspace, found: Examination) -> dict[str, int]:
+    counts = {}
+    for side, name in SIDE_NAMES.items():
+        chosen = found.chosen(side)
+        if side == TEST and not len(chosen):
+            # An earlier preparation may have left one; what is not there now must not be found.
+            (workspace.data / name / "dataset.json").unlink(missing_ok=True)
+            continue
+        counts[name] = _view(workspace, name, found.catalogue, chosen)
+    for name, catalogue in found.others.items():
+        counts[name] = _view(workspace, name, catalogue, np.flatnonzero(catalogue.side != UNUSED))
+    return counts
 
 
 def _view(workspace: Workspace, name: str, catalogue: Catalogue, chosen: Any) -> int:
@@ -173,6 +302,44 @@ def _view(workspace: Workspace, name: str, catalogue: Catalogue, chosen: Any) ->
         sources=catalogue.sources,
         rows=catalogue.rows(chosen),
     )
+
+
+def _dictionary_details(found: Examination) -> dict[str, Any]:
+    assert found.merge is not None
+    merged = found.merge
+    return {
+        "dictionary": {
+            "size": merged.dictionary.size,
+            "space": merged.dictionary.use_space,
+            "mode": merged.mode.value,
+            "kept": len(merged.kept),
+            "new": len(merged.new),
+            "dropped": len(merged.dropped),
+        },
+        "maxTextLength": found.max_text_length,
+    }
+
+
+def _choices(spec: OCRFineTuneSpec, found: Examination) -> list[Choice]:
+    assert found.merge is not None
+    choices = []
+    if spec.model.dictionary.mode == "auto":
+        new = len(found.merge.new)
+        reason = {
+            "keep": "the pretrained dictionary has every character of the data",
+            "extend": f"the data has {new} characters that the pretrained dictionary lacks",
+            "replace": "there are no pretrained characters to keep",
+        }[found.merge.mode.value]
+        choices.append(Choice(name="model.dictionary.mode", value=found.merge.mode.value, reason=reason))
+    if spec.model.max_text_length == "auto":
+        choices.append(
+            Choice(
+                name="model.maxTextLength",
+                value=str(found.max_text_length),
+                reason="the longest label of the training data, at least 25",
+            )
+        )
+    return choices
 
 
 def _source_counts(found: Examination) -> dict[str, dict[str, int]]:

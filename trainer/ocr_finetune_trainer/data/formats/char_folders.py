@@ -1,7 +1,7 @@
 """Single characters: a folder of pictures an id, a table of samples, and a table from ids to characters.
 
 `<id>/<character>_<n>.png`, `samples.csv` (a row a picture: path, character, id, under varying names) and `id2char.json`
-(`{"5378": "紙"}`). Either table may be missing: without `samples.csv` the folders are walked, without `id2char.json` the
+(`{"5378": "紙"}`). Either table may be missing: without `samples.csv` the folders are walked, without the other the
 characters come from the CSV or the file names.
 """
 

@@ -21,8 +21,8 @@ __all__ = ["Row", "find_columns", "read_csv"]
 USUAL: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "image_path", "img_path", "file_path", "filepath", "image", "img", "file", "filename", "file_name",
              "image_name", "picture", "图片", "圖片", "路径", "路徑"),
-    "text": ("text", "character", "char", "label", "transcription", "words", "word", "ground_truth", "gt", "文本", "文字",
-             "字符", "字元", "字"),
+    "text": ("text", "character", "char", "label", "transcription", "words", "word", "ground_truth", "gt", "文本",
+             "文字", "字符", "字元", "字"),
     "id": ("id", "char_id", "character_id", "class_id", "class", "label_id", "编号", "編號"),
     "points": ("points", "polygon", "poly", "box", "bbox", "quad"),
     "group": ("group", "page", "writer", "document", "doc"),
