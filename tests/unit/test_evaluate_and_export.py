@@ -196,7 +196,9 @@ def test_the_archive_arrives_whole_with_checksums(exported, tmp_path):
     with tarfile.open(folder / "digits.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "digits", check=True)
-    assert {"paddle", "onnx", "model-card.md", "pipeline.yml"} <= {path.name for path in (tmp_path / "digits").iterdir()}
+    assert {"paddle", "onnx", "model-card.md", "pipeline.yml"} <= {
+        path.name for path in (tmp_path / "digits").iterdir()
+    }
     assert outcome.details["uri"] == str(folder / "digits.tar.gz")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -109,14 +110,19 @@ def fit_detector(samples: list[Page], *, steps: int, batch_size: int = 2) -> dic
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def make_detection_run(root: Path, *, steps: int = 60, name: str = "bars") -> Workspace:
+@functools.cache
+def trained_detector_weights(steps: int) -> dict[str, np.ndarray]:
+    """Weights of a detector that has seen 40 pages; several test modules share them."""
+    return fit_detector(pages(40), steps=steps)
+
+
+def make_detection_run(root: Path, *, steps: int = 40, name: str = "bars") -> Workspace:
     """Leaves what prepare and train leave: sets and one checkpoint."""
     from ocr_finetune_trainer.training import checkpoint
 
     workspace = context_for(root, Stage.EVALUATE, spec=detection_spec(), name=name).workspace
     workspace.data.mkdir(parents=True, exist_ok=True)
-    train = pages(40)
-    write_pages(workspace, "train", train)
+    write_pages(workspace, "train", pages(40))
     write_pages(workspace, "validation", pages(4, seed=1))
     write_pages(workspace, "test", pages(12, seed=2))
     results.write(
@@ -124,5 +130,5 @@ def make_detection_run(root: Path, *, steps: int = 60, name: str = "bars") -> Wo
         workspace.result(Stage.PREPARE),
     )
     manifest = checkpoint.Manifest(step=steps, metric_name="hmean", metric=0.5)
-    checkpoint.save(workspace.checkpoints, manifest, {"model": fit_detector(train, steps=steps)})
+    checkpoint.save(workspace.checkpoints, manifest, {"model": trained_detector_weights(steps)})
     return workspace

@@ -37,9 +37,7 @@ class Detector:
         postprocess: From its maps to outlines; by default as `paddleocr`'s pipeline does.
     """
 
-    def __init__(
-        self, model: Any, *, geometry: DetectionGeometry, postprocess: DBPostProcess | None = None
-    ) -> None:
+    def __init__(self, model: Any, *, geometry: DetectionGeometry, postprocess: DBPostProcess | None = None) -> None:
         self._network = as_network(model)
         self._geometry = geometry
         self._postprocess = postprocess or DBPostProcess()

@@ -65,16 +65,12 @@ def by_source(measurement: DetectionMeasurement) -> dict[str, Scores]:
     groups: dict[str, list[DetectedPage]] = defaultdict(list)
     for page in measurement.pages:
         groups[page.source].append(page)
-    return {
-        name: DetectionMeasurement.scores_of(sums_of(counts_of(pages))) for name, pages in sorted(groups.items())
-    }
+    return {name: DetectionMeasurement.scores_of(sums_of(counts_of(pages))) for name, pages in sorted(groups.items())}
 
 
 def by_iou(measurement: DetectionMeasurement) -> dict[str, Scores]:
     """Figures for each overlap from which a text counts as found."""
-    return {
-        f"{iou:g}": DetectionMeasurement.scores_of(sums_of(counts_of(measurement.pages, iou=iou))) for iou in IOUS
-    }
+    return {f"{iou:g}": DetectionMeasurement.scores_of(sums_of(counts_of(measurement.pages, iou=iou))) for iou in IOUS}
 
 
 def _figure(metric: str) -> Callable[[NDArray[np.float64]], float]:
@@ -183,9 +179,7 @@ class DetectionEvaluation:
             {
                 "index": page.index,
                 "source": page.source,
-                "found": [
-                    {"points": region.points.tolist(), "score": round(region.score, 4)} for region in page.found
-                ],
+                "found": [{"points": region.points.tolist(), "score": round(region.score, 4)} for region in page.found],
                 **({"problem": page.problem} if page.problem else {}),
             }
             for page in self.best.pages

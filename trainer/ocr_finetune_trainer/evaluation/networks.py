@@ -85,6 +85,9 @@ class OnnxNetwork:
         path: The file.
         threads: Threads of one operator.
 
+    Attributes:
+        output: Name of the first output.
+
     Raises:
         DataError: onnxruntime cannot load it.
     """
@@ -102,6 +105,7 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime raises a class of its own for each way to be broken
             raise DataError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
         self._input = self._session.get_inputs()[0].name
+        self.output: str = self._session.get_outputs()[0].name
 
     @property
     def metadata(self) -> Mapping[str, str]:
