@@ -10,6 +10,8 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Coroutine
+from typing import Any
 
 import kopf
 
@@ -99,9 +101,9 @@ class Operator:
             await self._puller.close()
             await server.cleanup()
 
-    async def _until_stopped(self, what: object) -> bool:
+    async def _until_stopped(self, what: Coroutine[Any, Any, None]) -> bool:
         """Waits for something; False if the stop comes first."""
-        task = asyncio.ensure_future(what)  # type: ignore[call-overload]
+        task = asyncio.ensure_future(what)
         stop = asyncio.ensure_future(self._stopping.wait())
         done, _ = await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         for one in (task, stop):
@@ -115,7 +117,7 @@ class Operator:
         self._metrics.leader.set(1)
         self._health.lead()
         stop_kopf = asyncio.Event()
-        tasks = {
+        tasks: dict[str, asyncio.Task[Any]] = {
             "relist": asyncio.create_task(self._relist_for_ever()),
             "kopf": asyncio.create_task(self._watch(stop_kopf)),
             "heartbeat": asyncio.create_task(self._beat()),
@@ -143,7 +145,7 @@ class Operator:
         await asyncio.gather(*tasks.values(), *workers, stop, return_exceptions=True)
         return 0 if graceful else 1
 
-    # ---- read ----------------------------------------------------------------------------------------------------------
+    # ---- read ----
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
@@ -197,7 +199,7 @@ class Operator:
         for key in self._cache.runs:
             self._queue.add(key)
 
-    # ---- work ----------------------------------------------------------------------------------------------------------
+    # ---- work ----
 
     async def _worker(self) -> None:
         while not self._stopping.is_set():
@@ -227,9 +229,9 @@ class Operator:
             except ForbiddenError as error:
                 reason = "forbidden"
                 _explain(error)
-            except InvalidError as error:
+            except InvalidError:
                 reason = "invalid"
-                logger.exception("the API server refuses what should be right: %s", error, extra=_about(key))
+                logger.exception("the API server refuses what should be right", extra=_about(key))
             except BusyError as error:
                 reason, wait = "busy", error.retry_after
             except (ApiError, UnreachableError) as error:
@@ -312,7 +314,7 @@ def _about(key: RunKey) -> dict[str, str]:
 async def serve(settings: Settings) -> int:
     """Runs the operator until SIGTERM or SIGINT."""
     metrics = Metrics(max_runs=settings.max_run_metrics)
-    client = await Client.connect(metrics=metrics, timeout=settings.request_timeout)
+    client = await Client.connect(metrics=metrics, seconds=settings.request_timeout)
     try:
         operator = Operator(settings, client, metrics)
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The operator's own metrics, `ocrfinetune_*`. Labels are bounded: nothing a user writes becomes one without a limit."""
+"""The operator's own metrics, `ocrfinetune_*`. Labels are bounded: what users write becomes one only up to a limit."""
 
 from __future__ import annotations
 

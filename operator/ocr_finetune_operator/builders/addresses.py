@@ -1,4 +1,4 @@
-"""Addresses of a manifest as a pod sees them: a claim is a folder that is mounted, a plain path lies in the workspace."""
+"""Addresses of a manifest as a pod sees them: a claim is a mounted folder, a plain path lies in the workspace."""
 
 from __future__ import annotations
 

@@ -43,19 +43,19 @@ _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 class Client:
     """One connection pool with the rights of the operator."""
 
-    def __init__(self, configuration: Configuration, *, metrics: Metrics, timeout: float = 30.0) -> None:
+    def __init__(self, configuration: Configuration, *, metrics: Metrics, seconds: float = 30.0) -> None:
         configuration.retries = False
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
         self._metrics = metrics
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._timeout = aiohttp.ClientTimeout(total=seconds)
 
     @classmethod
-    async def connect(cls, *, metrics: Metrics, timeout: float = 30.0) -> Client:
+    async def connect(cls, *, metrics: Metrics, seconds: float = 30.0) -> Client:
         """Finds the cluster: `KUBECONFIG`, the user's configuration, or the service account of this pod."""
         configuration = Configuration()
         await kubernetes_config.load_config(client_configuration=configuration)
-        return cls(configuration, metrics=metrics, timeout=timeout)
+        return cls(configuration, metrics=metrics, seconds=seconds)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -107,7 +107,7 @@ def _adopt(case: Case) -> None:
         draft.decisive()
 
 
-# ---- the attempt that goes on ------------------------------------------------------------------------------------------
+# ---- the attempt that goes on ----
 
 
 def _look_at(case: Case, attempt: Attempt) -> Needs:
@@ -126,20 +126,32 @@ def _look_at(case: Case, attempt: Attempt) -> Needs:
         return ()
     if found.failed:
         return _failed(case, attempt, failure.root_cause(pods, nodes=attempt.nodes), found=None)
-    if found.deleting:
-        # Somebody deletes it; what follows is decided when it is gone.
-        draft.within(_CHECK_EVERY)
-        return _give_up_lost(case, attempt, found, pods)
-    if case.observation.run.stop:
+    return _look_at_unfinished(case, attempt, found, pods)
+
+
+def _look_at_unfinished(case: Case, attempt: Attempt, found: JobView, pods: list[PodView]) -> Needs:
+    draft = case.draft
+    if not found.deleting and case.observation.run.stop:
         return _stop(case, attempt, found)
-    if case.spec.policy.suspend:
+    if not found.deleting and case.spec.policy.suspend:
         _suspend(case, found)
         return ()
     needs = _give_up_lost(case, attempt, found, pods)
     if needs or draft.active is None:
         return needs
-    verdict = watch.look(draft, spec=case.spec, attempt=attempt, found=found, pods=pods,
-                         progress=case.observation.progress, rules=case.observation.rules)  # fmt: skip
+    if found.deleting:
+        # Somebody deletes it; what follows is decided when it is gone.
+        draft.within(_CHECK_EVERY)
+        return ()
+    verdict = watch.look(
+        draft,
+        spec=case.spec,
+        attempt=attempt,
+        found=found,
+        pods=pods,
+        progress=case.observation.progress,
+        rules=case.observation.rules,
+    )
     if verdict is not None:
         return _failed(case, draft.status.attempts[-1], verdict, found=found)
     return ()
@@ -365,7 +377,7 @@ def _fail(case: Case, attempt: Attempt, cause: Cause, *, log_tail: str, hint: st
     draft.decisive()
 
 
-# ---- the next attempt --------------------------------------------------------------------------------------------------
+# ---- the next attempt ----
 
 
 def _next(case: Case) -> Needs:

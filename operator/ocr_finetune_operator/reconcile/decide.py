@@ -90,7 +90,7 @@ def _parse(draft: Draft, observation: Observation) -> OCRFineTuneSpec | None:
     return None
 
 
-# ---- a run that has not been accepted ----------------------------------------------------------------------------------
+# ---- a run that has not been accepted ----
 
 
 def _draft_run(draft: Draft, observation: Observation, live: OCRFineTuneSpec | None) -> Decision:
@@ -140,7 +140,7 @@ def _accept(draft: Draft, observation: Observation, accepted: Accepted, spec: OC
     draft.decisive()
 
 
-# ---- a run that has been accepted --------------------------------------------------------------------------------------
+# ---- a run that has been accepted ----
 
 
 def _accepted_run(draft: Draft, observation: Observation, live: OCRFineTuneSpec | None) -> Decision:
@@ -196,7 +196,7 @@ def _renew_snapshot(draft: Draft, observation: Observation, accepted: Accepted) 
     draft.decisive()
 
 
-# ---- a run that has ended ----------------------------------------------------------------------------------------------
+# ---- a run that has ended ----
 
 
 def _finished(draft: Draft, observation: Observation) -> None:

@@ -1,4 +1,4 @@
-"""What only the cluster knows about a run before it starts: whether what it names exists, and whether it can ever fit."""
+"""What only the cluster knows about a run before it starts: does what it names exist, and can it ever fit."""
 
 from __future__ import annotations
 

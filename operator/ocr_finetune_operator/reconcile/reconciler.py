@@ -131,7 +131,7 @@ class Reconciler:
                 changes = status.patch(run.status, draft.status)
         return await self._act(key, run, memory, draft, changes)
 
-    # ---- read ----------------------------------------------------------------------------------------------------------
+    # ---- read ----
 
     async def _read(self, key: RunKey, known: RunView) -> RunView | None:
         manifest = await self._client.get("OCRFineTune", key[1], key[0])
@@ -167,7 +167,7 @@ class Reconciler:
         else:
             memory.progress = progress_policy.answered(before, document, now=self._clock())
 
-    # ---- decide --------------------------------------------------------------------------------------------------------
+    # ---- decide ----
 
     def _facts(self, run: RunView, memory: Memory) -> Facts:
         snapshot = None
@@ -242,7 +242,7 @@ class Reconciler:
         self._memory[key].snapshot = (spec_hash, accepted)
         return replace(facts, snapshot=accepted)
 
-    # ---- act -----------------------------------------------------------------------------------------------------------
+    # ---- act ----
 
     async def _act(
         self, key: RunKey, run: RunView, memory: Memory, draft: Draft, changes: dict[str, Any]
@@ -321,7 +321,7 @@ class Reconciler:
             return await self._client.create(manifest)
         return found
 
-    # ---- tell ----------------------------------------------------------------------------------------------------------
+    # ---- tell ----
 
     def _tell(self, key: RunKey, run: RunView, draft: Draft) -> None:
         for note in draft.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from ocr_finetune_api.progress import Activity, Progress
@@ -98,7 +99,7 @@ def _position(document: Progress) -> tuple[object, ...]:
 
 def _rounded(value: float | None) -> float | None:
     """Four significant digits are what a person reads; NaN and infinity are no JSON."""
-    if value is None or value != value or value in (float("inf"), float("-inf")):
+    if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.4g}")
 
