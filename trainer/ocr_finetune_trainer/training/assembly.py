@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
+# Paddle's signal handlers would hide what ended a process.
+paddle.disable_signal_handler()
 
 # A batch twice as wide as the narrowest still goes through at once; wider ones are taken in parts.
 _WIDER = 2
@@ -208,6 +210,7 @@ class _Job:
             keep_last=policy.keep_last,
             patience_seconds=max(3.0 * seconds(policy.every), _LEAST_STORAGE_PATIENCE),
             tell=self._storage_event,
+            wrote=lambda step: self.pulse.update(written=step),
         )
 
     def _storage_event(self, message: str) -> None:

@@ -53,7 +53,7 @@ def explain(error: BaseException, *, world: int, trace: str) -> Outcome:
             problems=[f"{error.filename or 'the workspace'}: {error.strerror}"],
             hint="free or add storage, then run again: training goes on from the newest checkpoint",
         )
-    if world > 1 and _PEER.search(text):
+    if world > 1 and isinstance(error, RuntimeError | OSError | ValueError) and _PEER.search(text):
         return Outcome(
             exit_code=int(ExitCode.PEER_UNAVAILABLE), problems=[f"the connection to a peer broke: {first}"], peer=True
         )

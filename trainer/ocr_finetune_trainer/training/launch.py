@@ -35,6 +35,7 @@ _NAMES = frozenset(
         "HTTPS_PROXY",
     }
 )
+_DEVICE = "OCRFT_DEVICE"
 _WORKER = "ocr_finetune_trainer.training.worker"
 _LAUNCHER = "ocr_finetune_trainer.training.launch"
 
@@ -68,14 +69,13 @@ def clean_environment(environment: Mapping[str, str], *, device: str) -> dict[st
 
     Args:
         environment: This process's.
-        device: `cpu` hides all GPUs, so that the launcher does not hand them out.
+        device: `cpu` makes the launcher hand out no GPUs.
     """
     kept = {name: value for name, value in environment.items() if name not in _NAMES and not name.startswith(_PREFIXES)}
     # Threads of one process are slower than processes on CPUs, and their number must not change what comes out.
     kept.setdefault("OMP_NUM_THREADS", "1")
     kept["PYTHONUNBUFFERED"] = "1"
-    if device == "cpu":
-        kept["CUDA_VISIBLE_DEVICES"] = ""
+    kept[_DEVICE] = device
     return kept
 
 
@@ -101,11 +101,12 @@ def launcher_command(
     return [
         sys.executable, "-m", _LAUNCHER, str(os.getpid()),
         "--nnodes", str(nodes), "--rank", str(node), "--nproc_per_node", str(processes),
-        "--master", master, "--host", own_address, "--job_id", command.execution,
+        *(["--master", master] if nodes > 1 else []), "--host", own_address, "--job_id", command.execution,
         "--max_restart", "0", "--log_level", "WARNING", "--enable_gpu_log", "False",
         # Its log folder gets a dump of the whole environment, secrets included: it stays in memory.
         "--log_dir", str(command.folder / "launcher"),
-        str(Path(__file__).with_name("worker.py")), *command.arguments(),
+        # Given a script, it would put the script's folder on the path, where our modules could hide others.
+        sys.executable, "-u", "-m", _WORKER, *command.arguments(),
     ]  # fmt: skip
 
 
@@ -118,6 +119,15 @@ def main() -> None:
     """Runs Paddle's launcher, and takes it along when this process's parent ends: by itself it would go on."""
     end_with_parent(signal.SIGKILL, parent=int(sys.argv[1]))
     sys.argv = [sys.argv[0], *sys.argv[2:]]
+    processes = int(sys.argv[sys.argv.index("--nproc_per_node") + 1])
+    import paddle
+
+    count = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if count and os.environ.get(_DEVICE) == "cpu":
+        # It hands a device to each process wherever there are any; the workers do not use them.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in range(processes))
+    elif 0 < count < processes:
+        sys.exit(f"distributed.devicesPerNode: {processes}, but this node has {count} GPUs")
     from paddle.distributed.launch.main import launch
 
     launch()

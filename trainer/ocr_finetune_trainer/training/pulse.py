@@ -7,8 +7,10 @@ one that hangs by its phase, whatever the main thread is stuck in.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -24,6 +26,8 @@ __all__ = ["STOP", "Outcome", "Pulse", "State", "ask", "read_outcome", "read_sta
 BEAT_SECONDS = 0.25
 BEATS_AN_EXPOSITION = 4
 STOP = "stop"
+ABORTED = "aborted (its log has the trace)"
+_FATAL = re.compile(r"Fatal Python error: (.+)")
 PROFILE = "profile"
 
 
@@ -187,6 +191,23 @@ def read_outcome(folder: Path, rank: int) -> Outcome | None:
     """How a worker ended, None if it did not say."""
     values = _get(folder / f"rank-{rank}.outcome")
     return None if values is None else Outcome(**values)
+
+
+def record_fatal(folder: Path, rank: int) -> None:
+    """Keeps the last words of this process if a signal such as SIGABRT or SIGSEGV ends it."""
+    # Paddle's own handlers print a trace of their own and take the place of Python's.
+    file = (folder / f"rank-{rank}.fatal").open("w", encoding="utf-8")
+    faulthandler.enable(file=file, all_threads=False)
+
+
+def read_fatal(folder: Path, rank: int) -> str:
+    """What ended a worker by its last words; empty if it had none, as after SIGKILL."""
+    try:
+        text = (folder / f"rank-{rank}.fatal").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = _FATAL.search(text)
+    return f"{found.group(1).lower()} (its log has the trace)" if found else ""
 
 
 def _replace(state: State, **fields: Any) -> State:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranks"]
 
+Numbers = Any  # what np.asarray makes an array of float64 of
+
 _POLL_SECONDS = 0.02
 
 
@@ -75,6 +77,8 @@ class Ranks:
         import paddle
         from paddle import distributed as dist
 
+        if not gpu:
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         with self.together():
             dist.init_parallel_env()
             self._store = paddle.base.core.create_or_get_global_tcp_store()
@@ -90,7 +94,7 @@ class Ranks:
         finally:
             self._waiting(False)
 
-    def sum(self, values: NDArray[np.float64] | Sequence[float]) -> NDArray[np.float64]:
+    def sum(self, values: Numbers) -> NDArray[np.float64]:
         """The sum of an array over all ranks, the same on each.
 
         Args:
@@ -99,7 +103,7 @@ class Ranks:
         array = np.ascontiguousarray(values, dtype=np.float64)
         return array if self.world == 1 else self.gather(array).sum(axis=0)
 
-    def gather(self, values: NDArray[np.float64] | Sequence[float]) -> NDArray[np.float64]:
+    def gather(self, values: Numbers) -> NDArray[np.float64]:
         """The arrays of all ranks, (world, …), in the order of ranks."""
         array = np.ascontiguousarray(values, dtype=np.float64)
         if self.world == 1:
@@ -141,11 +145,11 @@ class Ranks:
         self._barriers += 1
         prefix = f"ocrft/barrier/{self._barriers}"
         with self.together():
-            self._store.set(f"{prefix}/{self.rank}", b"1")
+            self._store.add(f"{prefix}/{self.rank}", 1)
             deadline = time.monotonic() + timeout
             missing = list(range(self.world))
             while missing:
-                missing = [rank for rank in missing if not self._store.check(f"{prefix}/{rank}")]
+                missing = [rank for rank in missing if not self._store.add(f"{prefix}/{rank}", 0)]
                 if not missing:
                     return
                 if time.monotonic() > deadline:

@@ -14,10 +14,19 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ocr_finetune_api.exit_codes import ExitCode, OCRFineTuneError, StopRequested
+from ocr_finetune_api.exit_codes import ExitCode, StopRequested
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.training.failures import oom_kills
-from ocr_finetune_trainer.training.pulse import STOP, Outcome, State, ask, read_outcome, read_state
+from ocr_finetune_trainer.training.pulse import (
+    ABORTED,
+    STOP,
+    Outcome,
+    State,
+    ask,
+    read_fatal,
+    read_outcome,
+    read_state,
+)
 
 if TYPE_CHECKING:
     from ocr_finetune_trainer.telemetry.reporter import Reporter
@@ -28,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 20.0
+CAUSE_SECONDS = 1.0
 _ACTIVITIES = {
     "start": Activity.STARTING,
     "data": Activity.TRAINING,
@@ -56,6 +66,7 @@ class Supervisor:
         stop: threading.Event,
         grace_seconds: float,
         stall_seconds: float,
+        in_gang: bool = False,
     ) -> None:
         """Starts nothing yet.
 
@@ -66,6 +77,7 @@ class Supervisor:
             stop: Set when this node was asked to stop.
             grace_seconds: Time between a request to stop and the end of this process.
             stall_seconds: Without a change in what a worker does.
+            in_gang: Whether other nodes take part.
         """
         self.ranks = ranks
         self.stop = stop
@@ -77,6 +89,8 @@ class Supervisor:
         self._oom_kills = 0
         self._asked_at: float | None = None
         self._started_at = 0.0
+        self._broke_at = 0.0
+        self._in_gang = in_gang
 
     def begin(self, process: subprocess.Popen[bytes]) -> None:
         """Watches a process from now on: the worker, or the launcher of the workers."""
@@ -89,11 +103,14 @@ class Supervisor:
         states = (read_state(self._folder, rank) for rank in self.ranks)
         return [state for state in states if state is not None]
 
-    def poll(self) -> bool:
-        """Looks once; whether the process has ended.
+    def poll(self) -> Outcome | None:
+        """Looks once.
+
+        Returns:
+            How this node's part ended, None while it goes on.
 
         Raises:
-            OCRFineTuneError: A worker hangs, or no worker answers a request to stop.
+            StopRequested: The workers did not answer a request to stop; they are ended.
         """
         assert self._process is not None
         ended = self._process.poll() is not None
@@ -101,25 +118,39 @@ class Supervisor:
         for state in states:
             if state.rank == 0:
                 self._mirror(state)
-        if not ended:
+        outcome = self._outcome(states, ended=ended)
+        if outcome is None:
             self._pass_stop_on(states)
-            self._check_stall(states)
-        return ended
+            outcome = self._stalled(states)
+        return outcome
 
-    def outcome(self) -> Outcome:
-        """How this node's part ended, from the words of its workers or, where one left none, from its end."""
-        assert self._process is not None
+    def _outcome(self, states: list[State], *, ended: bool) -> Outcome | None:
         outcomes = {rank: read_outcome(self._folder, rank) for rank in self.ranks}
-        failed = [o for o in outcomes.values() if o is not None and o.exit_code not in (0, ExitCode.STOPPED)]
+        given = [outcome for outcome in outcomes.values() if outcome is not None]
+        failed = [outcome for outcome in given if outcome.exit_code not in (ExitCode.OK, ExitCode.STOPPED)]
         # What broke because a peer was lost says nothing of the cause.
         own = [outcome for outcome in failed if not outcome.peer]
         if own:
             return own[0]
-        silent = [rank for rank, outcome in outcomes.items() if outcome is None]
-        code = self._process.returncode
-        if silent and (code != 0 or self._process.poll() is None):
-            return self._silent(silent, code, aborted=bool(failed))
-        return failed[0] if failed else next(o for o in outcomes.values() if o is not None)
+        if len(given) == len(outcomes):
+            return failed[0] if failed else given[0]
+        dead = [state.rank for state in states if outcomes[state.rank] is None and not _alive(state.pid)]
+        if ended and not dead:
+            dead = [rank for rank, outcome in outcomes.items() if outcome is None]
+        if not (dead or failed):
+            return None
+        # A peer that is killed takes the others along within moments: the first one seen need not be the cause.
+        self._broke_at = self._broke_at or time.monotonic()
+        if not ended and time.monotonic() - self._broke_at < CAUSE_SECONDS:
+            return None
+        return self._silent(dead) if dead else failed[0]
+
+    def newest_checkpoint(self) -> str:
+        """Which checkpoint counts, as a clause."""
+        newest = max((state.written for state in self.states()), default=-1)
+        if newest < 0:
+            return "the newest checkpoint of an earlier attempt counts, if there is one"
+        return f"the checkpoint of step {newest} counts"
 
     def kill(self) -> None:
         """Ends the workers at once."""
@@ -150,34 +181,47 @@ class Supervisor:
         waited = now - self._asked_at
         answered = any(state.stopping for state in states)
         if (waited > ANSWER_SECONDS and not answered) or waited > self._grace - 5.0:
-            newest = max((state.written for state in states), default=-1)
-            kept = f"the checkpoint of step {newest} counts" if newest >= 0 else "no checkpoint of this attempt exists"
+            kept = self.newest_checkpoint()
             self.kill()
             raise StopRequested(f"stopped after {waited:.0f} s without an answer of all ranks; {kept}")
 
-    def _check_stall(self, states: list[State]) -> None:
+    def _stalled(self, states: list[State]) -> Outcome | None:
         now = time.time()
         for state in states:
             since = max(state.since, self._started_at)
-            if state.phase not in ("done",) and now - since > self._stall:
-                self.kill()
-                raise OCRFineTuneError(
-                    f"rank {state.rank} has been at {state.phase!r} of step {state.step} for {now - since:.0f} s",
+            if state.phase != "done" and now - since > self._stall:
+                return Outcome(
+                    exit_code=int(ExitCode.INTERNAL),
+                    problems=[
+                        f"rank {state.rank} has been at {state.phase!r} of step {state.step} for {now - since:.0f} s"
+                    ],
                     hint="raise policy.stallTimeout if that can be right",
-                    exit_code=ExitCode.INTERNAL,
                 )
+        return None
 
-    def _silent(self, silent: list[int], code: int | None, *, aborted: bool) -> Outcome:
-        names = ", ".join(f"rank {rank}" for rank in silent)
+    def _silent(self, dead: list[int]) -> Outcome:
+        """Why workers ended without a word."""
+        assert self._process is not None
         if oom_kills() > self._oom_kills:
+            names = ", ".join(f"rank {rank}" for rank in dead)
             return Outcome(
-                exit_code=int(ExitCode.INTERNAL),
+                exit_code=int(ExitCode.DEVICE),
                 problems=[f"{names} was ended by the kernel: the container is out of memory"],
                 hint="raise pods.resources.train.limits.memory, or lower training.workers or training.batchSize",
                 values={"failureClass": "OutOfMemory"},
             )
-        how = f"was ended by {_signal_name(code)}" if code is not None else "does not answer"
-        return Outcome(exit_code=int(ExitCode.INTERNAL), problems=[f"{names} {how}"], peer=aborted)
+        last_words = {rank: read_fatal(self._folder, rank) for rank in dead}
+        several = len(self.ranks) > 1 or self.ranks.start > 0 or self._in_gang
+        causes = [rank for rank in dead if not (several and last_words[rank] == ABORTED)]
+        if not causes:
+            return Outcome(
+                exit_code=int(ExitCode.PEER_UNAVAILABLE),
+                problems=[f"rank {dead[0]}: the connection to a peer broke"],
+                peer=True,
+            )
+        rank = causes[0]
+        how = last_words[rank] or _ended_by(self._process.returncode)
+        return Outcome(exit_code=int(ExitCode.INTERNAL), problems=[f"rank {rank} {how}"])
 
 
 @contextlib.contextmanager
@@ -199,10 +243,21 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _signal_name(code: int) -> str:
+def _alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that is dead and not yet buried does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])
+
+
+def _ended_by(code: int | None) -> str:
     """Signals come as -9, as 137 through a shell, or as 247 through Paddle's launcher."""
+    if code is None:
+        return "was killed"
     for number in (-code, code - 128, 256 - code):
         if 0 < number < signal.NSIG:
             with contextlib.suppress(ValueError):
-                return signal.Signals(number).name
-    return f"exit code {code}"
+                return f"was ended by {signal.Signals(number).name}"
+    return f"ended with exit code {code} and without a word"

@@ -21,7 +21,7 @@ from ocr_finetune_api.exit_codes import ExitCode, OCRFineTuneError, StopRequeste
 from ocr_finetune_api.workspace import Workspace, run_folder
 from ocr_finetune_trainer.processes import end_with_parent
 from ocr_finetune_trainer.training.failures import explain
-from ocr_finetune_trainer.training.pulse import Outcome, Pulse
+from ocr_finetune_trainer.training.pulse import Outcome, Pulse, record_fatal
 from ocr_finetune_trainer.training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Paddle takes seconds to import; the first beat must not wait for it.
         from ocr_finetune_trainer.training.assembly import train
 
+        record_fatal(options.folder, rank)
         outcome = train(
             config, workspace=workspace, ranks=ranks, pulse=pulse, folder=options.folder, execution=options.execution
         )

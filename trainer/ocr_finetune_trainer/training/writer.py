@@ -39,6 +39,7 @@ class CheckpointWriter:
         keep_last: int,
         patience_seconds: float,
         tell: Callable[[str], None] = logger.warning,
+        wrote: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Starts nothing yet.
 
@@ -48,12 +49,14 @@ class CheckpointWriter:
             keep_last: How many of the newest stay, beside the best.
             patience_seconds: How long training goes on without being able to write one.
             tell: Told when one could not be written, and when it works again.
+            wrote: Told the step of each that was written.
         """
         self._folder = folder
         self._fence = fence
         self._keep_last = keep_last
         self._patience = patience_seconds
         self._tell = tell
+        self._wrote = wrote
         self._thread: threading.Thread | None = None
         self._fatal: BaseException | None = None
         self._failing_since: float | None = None
@@ -123,6 +126,7 @@ class CheckpointWriter:
                 self._tell(f"checkpoints can be written again: step {manifest.step} is saved")
             self.failure = None
             self._failing_since = None
+            self._wrote(manifest.step)
             checkpoint.prune(self._folder, keep_last=self._keep_last)
 
     def _failed(self, manifest: Manifest, error: OSError) -> None:
