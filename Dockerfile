@@ -106,7 +106,7 @@ FROM scratch AS runtime
 COPY --from=rootfs / /
 # Any user id works (nothing belongs to one), and the root file system may be read-only: what is written goes to /tmp.
 ENV PATH=/opt/ocrft/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    HOME=/tmp XDG_CACHE_HOME=/tmp/.cache PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+    HOME=/tmp XDG_CACHE_HOME=/tmp/.cache USER=ocrft LOGNAME=ocrft PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 USER 65532:0
 ARG VERSION=0.1.0

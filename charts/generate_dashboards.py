@@ -27,6 +27,7 @@ _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _WIDTH = 24
 _RUN = 'namespace="$namespace", run="$run"'
 _PARTS = "ocrft_train_part_seconds"
+_BUSY = '{part=~"data|compute|agree"}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +178,7 @@ FLEET: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{namespace}}/{{run}}",
                         (
                             f'sum by (namespace, run) (rate({_PARTS}_sum{{part="data"}}[$__rate_interval])) / '
-                            f'sum by (namespace, run) (rate({_PARTS}_sum{{part=~"data|compute|agree"}}[$__rate_interval]))'
+                            f"sum by (namespace, run) (rate({_PARTS}_sum{_BUSY}[$__rate_interval]))"
                         ),
                     ),
                 ),

@@ -16,7 +16,7 @@ CACHE = ROOT / ".cache" / "images"
 BASE = "localhost/ocrft-base:bookworm"
 PAUSE = "localhost/pause:1"
 VERSION = "e2e"
-_BUILDAH = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "BUILDAH_RUNTIME": "runc"}
+BUILDAH = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "BUILDAH_RUNTIME": "runc"}
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # What decides about an image's content; the rest of the repository does not take part in the build.
 _SOURCES = ("Dockerfile", ".dockerignore", "images", "requirements", "pyproject.toml", "api", "operator", "trainer")
@@ -60,7 +60,7 @@ def _ours(target: str) -> Path:
 
 
 def _base() -> None:
-    if BASE in call("buildah", "images", "--format", "{{.Name}}:{{.Tag}}", env=_BUILDAH).split():
+    if BASE in call("buildah", "images", "--format", "{{.Name}}:{{.Tag}}", env=BUILDAH).split():
         return
     folder = CACHE / "rootfs"
     shutil.rmtree(folder, ignore_errors=True)
@@ -89,17 +89,17 @@ def _pause() -> Path:
 
 
 def _from_folder(folder: Path, name: str, *config: str) -> None:
-    container = call("buildah", "from", "scratch", env=_BUILDAH).strip()
-    call("buildah", "add", "-q", container, folder, "/", env=_BUILDAH)
-    call("buildah", "config", *config, container, env=_BUILDAH)
-    call("buildah", "commit", "-q", "--rm", container, name, env=_BUILDAH)
+    container = call("buildah", "from", "scratch", env=BUILDAH).strip()
+    call("buildah", "add", "-q", container, folder, "/", env=BUILDAH)
+    call("buildah", "config", *config, container, env=BUILDAH)
+    call("buildah", "commit", "-q", "--rm", container, name, env=BUILDAH)
 
 
 def _export(name: str, archive: Path, *, pattern: str) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     aside = archive.with_suffix(".part")
     aside.unlink(missing_ok=True)
-    call("buildah", "push", "-q", name, f"docker-archive:{aside}:{name}", env=_BUILDAH)
+    call("buildah", "push", "-q", name, f"docker-archive:{aside}:{name}", env=BUILDAH)
     for old in CACHE.glob(pattern):
         old.unlink()
     aside.rename(archive)
@@ -110,7 +110,7 @@ def _run(*command: str) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / "build.log"
     with log.open("w") as output:
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | _BUILDAH, check=False)
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | BUILDAH, check=False)
     if done.returncode != 0:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise MachineError(f"{command[0]} failed; all of it is in {log}:\n{last}")

@@ -1,0 +1,80 @@
+"""The images: small, for any user, on a read-only root file system, with nothing in them that builds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from cluster_testing import images, machine
+
+if TYPE_CHECKING:
+    from cluster_testing.cluster import Cluster
+
+_MEGABYTES = {"operator": 200, "trainer": 1300}
+_WORKS = {
+    "operator": "python -m ocr_finetune_operator --help > /dev/null",
+    "trainer": "ocrft --version && "
+    "python -W ignore -c 'import paddle, paddleocr, paddle2onnx, onnxruntime.quantization'",
+}
+_CHECKS = """
+set -eu
+test "$(id -u)" = 1234567
+for tool in cc gcc g++ make pip apt-get perl; do
+  if command -v $tool; then echo "there is $tool" >&2; exit 1; fi
+done
+if touch /opt/here /usr/here 2>/dev/null; then echo "the root file system can be written" >&2; exit 1; fi
+test "$(cat /proc/1/comm)" = tini
+WORKS
+"""
+
+
+@pytest.mark.parametrize("target", ["operator", "trainer"])
+def test_an_image_is_small_and_labelled(cluster: Cluster, target: str) -> None:
+    document = json.loads(
+        machine.call("buildah", "inspect", "--type=image", images.reference(target), env=images.BUILDAH)
+    )
+    config = document["Docker"]["config"]
+    assert config["User"] == "65532:0"
+    assert config["Entrypoint"] == ["/usr/bin/tini", "--"]
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    listed = json.loads(machine.call("buildah", "images", "--json", images.reference(target), env=images.BUILDAH))
+    number, unit = listed[0]["size"].split()
+    assert float(number) * {"MB": 1, "GB": 1000}[unit] <= _MEGABYTES[target]
+
+
+@pytest.mark.parametrize("target", ["operator", "trainer"])
+def test_an_image_works_for_any_user_without_writing_to_its_root(cluster: Cluster, namespace: str, target: str) -> None:
+    cluster.kube.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": target, "namespace": namespace},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "containers": [
+                    {
+                        "name": "check",
+                        "image": images.reference(target),
+                        "args": ["sh", "-c", _CHECKS.replace("WORKS", _WORKS[target])],
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
+                        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                        "securityContext": {
+                            "runAsUser": 1234567,
+                            "runAsNonRoot": True,
+                            "readOnlyRootFilesystem": True,
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                            "seccompProfile": {"type": "RuntimeDefault"},
+                        },
+                    }
+                ],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            },
+        }
+    )
+    pod = cluster.kube.wait(
+        "Pod", target, namespace, lambda pod: pod["status"]["phase"] in {"Succeeded", "Failed"}, timeout=120
+    )
+    assert pod["status"]["phase"] == "Succeeded", pod["status"]["containerStatuses"][0]["state"]
