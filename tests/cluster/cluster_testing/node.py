@@ -155,6 +155,16 @@ class Node:
                     found |= {int(pid) for pid in tasks.read_text().split()}
         return sorted(found)
 
+    def processes_of_pod(self, uid: str, *, program: str = "") -> list[int]:
+        """Returns the ids of a pod's processes whose command line has ``program`` in it."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                if f"pod{uid}" in Path(f"/proc/{pid}/cgroup").read_text() and program in command:
+                    found.append(pid)
+        return found
+
     def _kill_all(self, *, but: set[int]) -> None:
         def left() -> list[int]:
             return [pid for pid in self.processes() if pid not in but and Path(f"/proc/{pid}/exe").exists()]

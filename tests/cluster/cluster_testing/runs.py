@@ -99,8 +99,7 @@ class Run:
 
     def folder(self) -> Path:
         """Returns the run's folder in the workspace."""
-        uid = self.get()["metadata"]["uid"]
-        return self.work / f"{self.name}-{uid[:8]}"
+        return self.work / f"{self.name}-{self.get()['metadata']['uid'][:8]}"
 
     def checkpoints(self) -> list[int]:
         """Returns the steps of the complete checkpoints."""
