@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from ocr_finetune_trainer.data.pictures import Picture, PictureError
 from ocr_finetune_trainer.data.records import Box, Problem, Record
 from ocr_finetune_trainer.data.store import Shard
 from ocr_finetune_trainer.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Ingested", "ingest"]
 
@@ -232,16 +235,42 @@ def _samples(files: Files, record: Record, *, crop: bool, problems: list[Problem
     picture = pictures.inspect(content)
     if record.boxes is None:
         return [(picture, record.text, None)]
+    boxes = _checked(record, picture, problems)
     if not crop:
-        return [(picture, "", record.boxes)]
-    return _cut_out(picture, record, problems)
+        return [(picture, "", boxes)]
+    return _cut_out(picture, boxes, record, problems)
 
 
-def _cut_out(picture: Picture, record: Record, problems: list[Problem]) -> list[_Part]:
+def _checked(record: Record, picture: Picture, problems: list[Problem]) -> tuple[Box, ...]:
+    """The boxes of a page; those that nothing can be learnt from are ignored, and named."""
+    checked = []
+    for number, box in enumerate(record.boxes or (), start=1):
+        points = np.asarray(box.points, dtype=np.float64)
+        if not np.isfinite(points).all():
+            raise PictureError("bad-box", f"box {number} has corners that are not finite numbers", "draw it again")
+        inside = (points >= 0).all(axis=1) & (points[:, 0] <= picture.width) & (points[:, 1] <= picture.height)
+        low, high = points.min(axis=0), points.max(axis=0)
+        beside = (high <= 0).any() or low[0] >= picture.width or low[1] >= picture.height
+        useless = "lies outside the picture" if beside and not inside.any() else ""
+        if not useless and not box.ignored and _area(points) < 1.0:
+            useless = "has no area"
+        if useless and not box.ignored:
+            what = f"box {number} of {record.member.name} {useless}, and is ignored"
+            problems.append(Problem(kind="bad-box", place=record.place, what=what, hint="draw it again", samples=0))
+        checked.append(replace(box, ignored=True) if useless else box)
+    return tuple(checked)
+
+
+def _area(points: NDArray[np.float64]) -> float:
+    x, y = points[:, 0], points[:, 1]
+    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2.0
+
+
+def _cut_out(picture: Picture, boxes: Sequence[Box], record: Record, problems: list[Problem]) -> list[_Part]:
     page = pictures.decode(picture.content)
     lossless = picture.content[:2] != b"\xff\xd8"
     parts: list[_Part] = []
-    for number, box in enumerate(record.boxes or (), start=1):
+    for number, box in enumerate(boxes, start=1):
         if box.ignored:
             continue
         line = cut(page, box.points)

@@ -1,0 +1,1 @@
+"""Random changes of lines and pages: small pure functions of a picture and a generator."""
