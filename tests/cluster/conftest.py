@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,8 +90,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(cluster: Cluster, operator: str, namespace: str, volumes: SharedVolumes, digits: Path) -> Callable[..., Run]:
     """Starts a run of the example, with changes of its spec, in the test's namespace."""
-    data = volumes.claim("digits", namespace)
-    shutil.copytree(digits, data, dirs_exist_ok=True)
+    volumes.fill("digits", namespace, digits)
     work = volumes.claim("ocr-work", namespace)
 
     def begin(changes: Manifest | None = None, *, name: str = "digits") -> Run:

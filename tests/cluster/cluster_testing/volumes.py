@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,10 @@ class SharedVolumes:
         )
         self._kube.wait("PersistentVolumeClaim", name, namespace, lambda claim: claim["status"].get("phase") == "Bound")
         return path
+
+    def fill(self, name: str, namespace: str, content: Path) -> Path:
+        """Creates a claim that holds a copy of a folder."""
+        return Path(shutil.copytree(content, self.claim(name, namespace), dirs_exist_ok=True))
 
     def unmount(self) -> None:
         """Removes the mounts of :meth:`small`."""
