@@ -91,9 +91,7 @@ def _arguments(context: StageContext, meeting: Meeting) -> list[str]:
     config, folder = context.config, context.reporter.folder
     config_file = folder / "train.yaml"
     config_file.write_text(config.to_yaml(), encoding="utf-8")
-    command = Command(
-        config=config_file, workspace=context.workspace.root, folder=folder, execution=meeting.execution
-    )
+    command = Command(config=config_file, workspace=context.workspace.root, folder=folder, execution=meeting.execution)
     if config.nodes * config.devices_per_node == 1:
         return worker_command(command)
     return launcher_command(

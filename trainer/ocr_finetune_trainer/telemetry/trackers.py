@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["EventLog", "Tracker"]
+from ocr_finetune_api.workspace import Workspace
+
+__all__ = ["Careful", "EventLog", "ScalarLog", "TensorBoard", "Tracker", "open_trackers"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,3 +60,194 @@ class EventLog:
 
     def close(self) -> None:
         """Every line is written already."""
+
+
+class ScalarLog:
+    """`scalars.jsonl`: the curves as plain text, for tests and for whoever has no TensorBoard."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens nothing yet.
+
+        Args:
+            path: The file; it is appended to. Steps that were trained again after a kill stand there twice: the later
+                line counts.
+        """
+        self._path = path
+        self._failed = False
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Appends a line."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            if not self._failed:
+                logger.warning("%s: %s; curves are not recorded", self._path, error.strerror)
+            self._failed = True
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Events have a file of their own."""
+
+    def close(self) -> None:
+        """Every line is written already."""
+
+
+class TensorBoard:
+    """TensorBoard files, written by tensorboardX."""
+
+    def __init__(self, folder: Path, *, attempt: int) -> None:
+        """Opens the file.
+
+        Args:
+            folder: Where TensorBoard looks.
+            attempt: Each attempt writes a file of its own; TensorBoard shows them as one curve.
+        """
+        self._writer = import_module("tensorboardX").SummaryWriter(
+            str(folder), filename_suffix=f".a{attempt}", flush_secs=30
+        )
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Adds a point to each curve."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Shown as text."""
+        if name != "evaluated":
+            self._writer.add_text(f"events/{name}", json.dumps(dict(fields), default=str), int(fields.get("step", 0)))
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
+
+
+class VisualDL:
+    """VisualDL files; needs the package `visualdl`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the file."""
+        self._writer = import_module("visualdl").LogWriter(logdir=str(folder))
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Adds a point to each curve."""
+        for name, value in values.items():
+            self._writer.add_scalar(tag=name, step=step, value=value)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Shown as text."""
+        self._writer.add_text(tag=f"events/{name}", step=int(fields.get("step", 0)), text_string=str(dict(fields)))
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """Weights & Biases; needs the package `wandb` and its usual environment (`WANDB_API_KEY`, `WANDB_PROJECT`)."""
+
+    def __init__(self, *, run: str, uid: str) -> None:
+        """Opens the run, the same one in each attempt."""
+        self._run = import_module("wandb").init(name=run, id=uid, resume="allow")
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Adds a point to each curve."""
+        self._run.log(dict(values), step=step)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Events are not sent."""
+
+    def close(self) -> None:
+        """Ends the run."""
+        self._run.finish()
+
+
+class MLflow:
+    """MLflow; needs the package `mlflow` and its usual environment (`MLFLOW_TRACKING_URI`)."""
+
+    def __init__(self, *, run: str, uid: str) -> None:
+        """Opens the run."""
+        self._mlflow = import_module("mlflow")
+        self._mlflow.start_run(run_name=run, tags={"ocrfinetune.uid": uid})
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Adds a point to each curve."""
+        self._mlflow.log_metrics(dict(values), step=step)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Events are not sent."""
+
+    def close(self) -> None:
+        """Ends the run."""
+        self._mlflow.end_run()
+
+
+class Careful:
+    """A tracker that is given up when it fails: what only watches must never end a training."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        """Wraps a tracker.
+
+        Args:
+            name: For the message.
+            tracker: What may fail.
+        """
+        self._name = name
+        self._tracker: Tracker | None = tracker
+
+    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
+        """Passes numbers on."""
+        self._try(lambda tracker: tracker.scalars(values, step=step))
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Passes an event on."""
+        self._try(lambda tracker: tracker.event(name, fields))
+
+    def close(self) -> None:
+        """Passes the end on."""
+        self._try(lambda tracker: tracker.close())
+
+    def _try(self, action: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            action(self._tracker)
+        except Exception as error:  # noqa: BLE001 - anything, from a network to a disk
+            logger.warning("%s is given up for this run: %s: %s", self._name, type(error).__name__, error)
+            self._tracker = None
+
+
+def open_trackers(
+    workspace: Workspace, *, run: str, uid: str, attempt: int, extra: Sequence[str] = ()
+) -> list[Tracker]:
+    """All trackers of a run.
+
+    Args:
+        workspace: The run's files.
+        run: Its name.
+        uid: Its unique id.
+        attempt: Number of the attempt.
+        extra: Optional ones by name: `visualdl`, `wandb`, `mlflow`. One whose package is missing is named in the log and
+            left out.
+
+    Returns:
+        The event log first.
+    """
+    makers: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoard(workspace.tensorboard, attempt=attempt),
+        "visualdl": lambda: VisualDL(workspace.folder / "visualdl"),
+        "wandb": lambda: WeightsAndBiases(run=run, uid=uid),
+        "mlflow": lambda: MLflow(run=run, uid=uid),
+    }
+    opened: list[Tracker] = [
+        EventLog(workspace.events, attempt=attempt),
+        ScalarLog(workspace.folder / "scalars.jsonl"),
+    ]
+    for name in ("tensorboard", *extra):
+        if name not in makers:
+            logger.warning("there is no tracker %r; known are %s", name, ", ".join(makers))
+            continue
+        try:
+            opened.append(Careful(name, makers[name]()))
+        except Exception as error:  # noqa: BLE001 - anything, from a missing package to a network
+            logger.warning("%s is not used: %s: %s", name, type(error).__name__, error)
+    return opened

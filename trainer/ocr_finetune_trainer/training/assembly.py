@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,19 @@ from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.geometry import geometry_for
 from ocr_finetune_trainer.models.freezing import Freezing
-from ocr_finetune_trainer.telemetry.trackers import EventLog
+from ocr_finetune_trainer.telemetry.trackers import Tracker, open_trackers
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
 from ocr_finetune_trainer.training import checkpoint, validate
 from ocr_finetune_trainer.training.average import Average
 from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
 from ocr_finetune_trainer.training.choices import Facts, Settings, choose
 from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transform
+from ocr_finetune_trainer.training.identity import identity_of
 from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
 from ocr_finetune_trainer.training.pulse import Outcome
 from ocr_finetune_trainer.training.recorder import Recorder
+from ocr_finetune_trainer.training.resume import Start, keep_settings, locate
 from ocr_finetune_trainer.training.saver import TrainingState
 from ocr_finetune_trainer.training.step import TrainStep
 from ocr_finetune_trainer.training.writer import CheckpointWriter
@@ -50,6 +53,7 @@ paddle.disable_signal_handler()
 
 # A batch twice as wide as the narrowest still goes through at once; wider ones are taken in parts.
 _WIDER = 2
+TRACKERS = "OCRFT_TRACKERS"
 _LEAST_STORAGE_PATIENCE = 900.0
 
 
@@ -111,8 +115,13 @@ class _Job:
         self.validation = DataSet.open(workspace.data / "validation")
         if not len(self.validation):
             raise InputMissingError(f"{workspace.data / 'validation'}: is empty, so no checkpoint can be chosen")
-        self.settings = self._choose()
+        self.identity = identity_of(
+            spec, guided=self.guided, dictionary=self.dictionary, data=self.dataset.content_hash
+        )
         self.fence = Fence(workspace.fence, attempt=config.attempt, execution=execution)
+        self.trackers = self._open_trackers()
+        self.start = self._locate()
+        self.settings = self._choose()
         self.writer = self._writer() if ranks.first else None
         self.model = self._build_model()
         self.average_model = self._new_model() if self.settings.ema else None
@@ -121,20 +130,26 @@ class _Job:
 
     def run(self) -> Outcome:
         """Trains, and says what became of it."""
-        found = self._newest()
-        progress = found.manifest.progress if found else Progress(steps=self.steps)
-        thaw_at = self.spec.model.freeze_epochs * self.order.steps_per_epoch
+        found = self.start.checkpoint
+        progress = self.start.progress or Progress(steps=self.steps)
+        progress = progress.model_copy(update={"steps": self.steps, "steps_per_epoch": self.order.steps_per_epoch})
         self.pulse.progress(resumed_from_step=progress.step)
+        thaw_at = self.spec.model.freeze_epochs * self.order.steps_per_epoch
+        moments: dict[str, Any] = {}
         while True:
             frozen = self.spec.model.freeze != "none" and not (thaw_at and progress.step >= thaw_at)
             trainer, state = self._trainer(progress, frozen=frozen, pause_at=thaw_at if frozen else 0)
             if found is not None:
-                trainer.progress = state.restore(found)
+                state.restore(found)
+            else:
+                state.take_moments(moments)
             ending = trainer.run()
             progress = trainer.progress
             if ending is not Ending.PAUSE:
                 break
+            # What was frozen begins with fresh moments; everything else is in place.
             found = None
+            moments = state.moments()
         if self.writer is not None:
             self.writer.wait()
         if ending is Ending.STOPPED:
@@ -176,9 +191,13 @@ class _Job:
             new_characters=int(dictionary.get("new", 0)) / size,
             cores=_cores_a_process(self.config.devices_per_node),
         )
-        draft = choose(self.spec, facts)
-        self.order = make_order(self.dataset, self.spec, geometry=self.geometry, batch_size=draft.global_batch)
-        settings = choose(self.spec, facts, steps_per_epoch=self.order.steps_per_epoch)
+        # A training that goes on keeps what was chosen when it began, whatever it runs on now.
+        going_on = self.start.checkpoint if self.start.progress is not None else None
+        before = going_on.manifest.settings if going_on is not None else {}
+        total = before.get("global_batch") or choose(self.spec, facts).global_batch
+        self.order = make_order(self.dataset, self.spec, geometry=self.geometry, batch_size=total)
+        settings = choose(self.spec, facts, steps_per_epoch=self.order.steps_per_epoch, global_batch=total)
+        settings = keep_settings(settings, before)
         self.steps = settings.epochs * self.order.steps_per_epoch
         return settings
 
@@ -215,45 +234,62 @@ class _Job:
 
     def _storage_event(self, message: str) -> None:
         logger.warning("%s", message)
-        self.recorder.event("storage", message=message)
+        self._tell("storage", message=message)
+
+    def _open_trackers(self) -> list[Tracker]:
+        if not self.ranks.first:
+            return []
+        run = self.config.run
+        extra = [name for name in os.environ.get(TRACKERS, "").split(",") if name]
+        return open_trackers(self.workspace, run=run.name, uid=run.uid, attempt=self.config.attempt, extra=extra)
 
     def _recorder(self, folder: Path) -> Recorder:
         registry = CollectorRegistry()
         rank = self.ranks.rank
         metrics = TrainingMetrics(registry, rank=rank)
         self.pulse.publish(folder / f"rank-{rank}.train.prom", registry)
-        trackers = []
-        if self.ranks.first:
-            trackers.append(EventLog(self.workspace.events, attempt=self.config.attempt))
         self.pulse.progress(epochs=self.settings.epochs, steps=self.steps, metric_name=self.metric)
         return Recorder(
             pulse=self.pulse,
             metrics=metrics,
-            trackers=trackers,
+            trackers=self.trackers,
             steps=self.steps,
             steps_per_epoch=self.order.steps_per_epoch,
             metric_name=self.metric,
         )
 
-    def _newest(self) -> checkpoint.Checkpoint | None:
-        """The checkpoint to go on from, the same on all ranks."""
-        name = ""
+    def _locate(self) -> Start:
+        """Where to begin, the same on all ranks: rank 0 looks first, and tidies up."""
+        spec = self.spec
         if self.ranks.first:
             self.fence.claim()
             checkpoint.clean(self.workspace.checkpoints)
-            newest = checkpoint.load_latest(self.workspace, report=self._damaged)
-            name = newest.path.name if newest is not None else ""
-        name = self.ranks.share(name)
-        found, _ = checkpoint.find(self.workspace.checkpoints)
-        chosen = next((item for item in found if item.path.name == name), None)
-        if chosen is not None and self.ranks.first:
-            logger.info("going on from step %d: %s", chosen.step, chosen.path)
-            self.recorder.event("resumed", step=chosen.step, checkpoint=chosen.path.name)
-        return chosen
 
-    def _damaged(self, damage: checkpoint.Damage) -> None:
-        logger.warning("skipped a damaged checkpoint: %s", damage)
-        self.recorder.event("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
+        def look(*, leads: bool) -> Start:
+            return locate(
+                self.workspace,
+                identity=self.identity,
+                resume_from=spec.training.resume_from,
+                tell=self._tell if leads else lambda *_args, **_fields: None,
+                begin_anew=leads,
+            )
+
+        start = look(leads=True) if self.ranks.first else Start()
+        self.ranks.share("looked")
+        if not self.ranks.first:
+            start = look(leads=False)
+        for reason in start.restarted if self.ranks.first else ():
+            logger.warning("training begins anew, older checkpoints are kept aside: %s", reason)
+        if start.checkpoint is not None and self.ranks.first:
+            logger.info("going on from step %d: %s", start.checkpoint.step, start.checkpoint.path)
+            self._tell("resumed", step=start.checkpoint.step, checkpoint=start.checkpoint.path.name)
+        return start
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        for tracker in self.trackers:
+            tracker.event(event, fields)
+        if event == "damaged-checkpoint":
+            logger.warning("skipped a damaged checkpoint: %s: %s", fields["path"], fields["reason"])
 
     def _trainer(self, progress: Progress, *, frozen: bool, pause_at: int) -> tuple[Trainer, TrainingState]:
         settings, spec = self.settings, self.spec
@@ -288,6 +324,10 @@ class _Job:
                 attempt=self.config.attempt,
                 execution=self.fence.execution,
                 metric_name=self.metric,
+                identity=self.identity,
+                settings={
+                    name: value for name, value in asdict(settings).items() if name not in ("choices", "warnings")
+                },
             ),
         )
 
@@ -344,20 +384,24 @@ class _Job:
             world=self.ranks.world,
             workers=self.settings.workers,
             seed=self.spec.training.seed,
+            steps=self.steps,
         )
 
     def _most_pixels(self) -> int:
         geometry = self.geometry
+        if self.info.kind is Kind.TABLE:
+            return self.settings.batch_size * geometry.side**2  # type: ignore[union-attr]
+        if self.info.kind is Kind.ORIENTATION:
+            return self.settings.batch_size * geometry.height * geometry.width  # type: ignore[union-attr]
         if self.info.kind is Kind.RECOGNITION:
             return self.settings.batch_size * geometry.height * geometry.min_width * _WIDER  # type: ignore[union-attr]
         return self.settings.batch_size * geometry.train_height * geometry.train_width  # type: ignore[union-attr]
 
     def _measure(self, model: nn.Layer) -> dict[str, Any]:
-        assert self.dictionary is not None
-        return validate.recognition(
+        return validate.measure_on_all_ranks(
             model,
             self.validation,
-            geometry=self.geometry,  # type: ignore[arg-type]
+            geometry=self.geometry,
             dictionary=self.dictionary,
             ranks=self.ranks,
             batch_size=max(self.settings.batch_size, 32),
@@ -380,12 +424,14 @@ class _Job:
                 },
                 "artifacts": {"checkpoint": f"{folder.name}/{chosen.path.name}"} if chosen else {},
                 "choices": [choice.model_dump() for choice in self.settings.choices],
-                "warnings": list(self.settings.warnings),
+                "warnings": [*self.settings.warnings, *self.start.restarted],
                 "details": {
                     "ended": ending.value,
                     "world": self.ranks.world,
                     "globalBatch": self.settings.global_batch,
                     "rollbacks": progress.rollbacks,
+                    "resumedFromStep": self.start.progress.step if self.start.progress else 0,
+                    "restarted": list(self.start.restarted),
                 },
             }
         )

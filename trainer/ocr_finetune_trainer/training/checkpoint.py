@@ -121,6 +121,7 @@ class Manifest(ApiModel):
         world: Processes that trained.
         progress: How far training has come.
         identity: What must be equal to go on from here, by the path of its field in the manifest.
+        settings: What was chosen when training began.
         files: The files, by name.
         written_at: Seconds since the epoch.
     """
@@ -134,6 +135,7 @@ class Manifest(ApiModel):
     world: int = 1
     progress: Progress = Field(default_factory=Progress)
     identity: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, File] = Field(default_factory=dict)
     written_at: float = 0.0
 

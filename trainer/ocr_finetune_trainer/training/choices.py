@@ -294,13 +294,16 @@ class _Chooser:
             )
 
 
-def choose(spec: OCRFineTuneSpec, facts: Facts, *, steps_per_epoch: int | None = None) -> Settings:
+def choose(
+    spec: OCRFineTuneSpec, facts: Facts, *, steps_per_epoch: int | None = None, global_batch: int | None = None
+) -> Settings:
     """Replaces every `auto` of `training`.
 
     Args:
         spec: The run's spec.
         facts: What the choices depend on.
         steps_per_epoch: As the order of samples has it; by default the samples divided by the batch.
+        global_batch: Samples a step of a training that goes on, perhaps on another number of devices.
 
     Raises:
         ConfigurationError: A value that was given can't work.
@@ -308,7 +311,7 @@ def choose(spec: OCRFineTuneSpec, facts: Facts, *, steps_per_epoch: int | None =
     chooser = _Chooser(spec, facts)
     chooser.warn_if_few()
     batch_size = chooser.batch_size()
-    total = batch_size * chooser.devices * spec.training.gradient_accumulation
+    total = global_batch or batch_size * chooser.devices * spec.training.gradient_accumulation
     epochs = chooser.epochs()
     per_epoch = steps_per_epoch or max(math.ceil(facts.samples / total), 1)
     steps = epochs * per_epoch

@@ -35,7 +35,16 @@ class DataFeed:
     """
 
     def __init__(
-        self, dataset: DataSet, order: Order, transform: Any, *, rank: int, world: int, workers: int, seed: int
+        self,
+        dataset: DataSet,
+        order: Order,
+        transform: Any,
+        *,
+        rank: int,
+        world: int,
+        workers: int,
+        seed: int,
+        steps: int,
     ) -> None:
         """Prepares the feed; nothing is read yet.
 
@@ -47,7 +56,9 @@ class DataFeed:
             world: How many there are.
             workers: Data-loading processes.
             seed: Of the augmentation.
+            steps: Steps of the whole training, for targets that change over it.
         """
+        self._steps = steps
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
         self._dataset = dataset
@@ -73,6 +84,7 @@ class DataFeed:
             workers=self._workers,
             start=divmod(step, self.steps_per_epoch),
             seed=self._seed,
+            total_steps=self._steps,
         )
         with loader:
             yield iter(loader)
@@ -126,6 +138,14 @@ def make_transform(
 
         augmentation = DetectionAugmentation.none() if plain else DetectionAugmentation()
         return DetectionTransform(geometry=geometry, augmentation=augmentation)  # type: ignore[arg-type]
+    if info.kind is Kind.TABLE:
+        from ocr_finetune_trainer.data.table_samples import TableAugmentation, TableTransform
+
+        return TableTransform(geometry, None if plain else TableAugmentation())  # type: ignore[arg-type]
+    if info.kind is Kind.ORIENTATION:
+        from ocr_finetune_trainer.data.orientation_samples import OrientationTransform
+
+        return OrientationTransform(geometry, augment=not plain)  # type: ignore[arg-type]
     assert dictionary is not None
     return RecognitionTransform(
         geometry,  # type: ignore[arg-type]

@@ -253,8 +253,6 @@ class Trainer:
 
     def _ended(self) -> Ending | None:
         progress, plan = self.progress, self.plan
-        if progress.ended:
-            return Ending(progress.ended)
         if progress.step >= plan.steps:
             return Ending.DONE
         if plan.pause_at and progress.step == plan.pause_at:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _SMOOTHING = 0.9
-_TRACK_EVERY_SECONDS = 1.0
+_MOST_POINTS = 2000  # of a curve: more can't be seen, and would fill disks
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,6 @@ class Recorder:
     _speed: float = 0.0
     _seconds_per_step: float = 0.0
     _wait: float = 0.0
-    _tracked: float = 0.0
     _rate: float = 0.0
 
     @contextmanager
@@ -100,9 +99,7 @@ class Recorder:
         else:
             self.event("unusable-step", step=step, **{name: str(value) for name, value in terms.items()})
         self.metrics.looked(terms=terms, norm=norm, finite=finite, scale=scale)
-        now = time.monotonic()
-        if now - self._tracked >= _TRACK_EVERY_SECONDS:
-            self._tracked = now
+        if step % max(self.steps // _MOST_POINTS, 1) == 0:
             scalars = {f"train/{name}": value for name, value in terms.items()}
             scalars |= {
                 "train/gradient_norm": norm,

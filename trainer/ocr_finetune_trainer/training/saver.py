@@ -129,6 +129,15 @@ class TrainingState:
         self._scale.restore(value=progress.loss_scale, good_steps=progress.good_steps)
         return progress
 
+    def moments(self) -> Arrays:
+        """The optimizer's state, for one that is made anew."""
+        return to_arrays(self._optimizer.state())
+
+    def take_moments(self, moments: Arrays) -> None:
+        """Goes on with the state of an optimizer that was there before."""
+        if moments:
+            self._optimizer.restore(moments)
+
     def go_back(self, progress: Progress) -> Progress:
         """Restores the newest whole checkpoint from before a step, and removes those that came after it.
 

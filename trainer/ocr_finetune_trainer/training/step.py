@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Forward", "StepResult", "TrainStep", "normalize", "split"]
 
 # Keys of a batch that say something about its samples and are no input of the model or the loss.
-_ABOUT = frozenset({"image", "index", "valid_width", "source"})
+_ABOUT = frozenset({"image", "index", "valid_width", "valid_height", "source"})
 _BUCKET_MEGABYTES = 25
 
 
@@ -141,7 +141,12 @@ class TrainStep:
         return StepResult(terms=terms, norm=norm, finite=finite)
 
     def _pictures(self, part: Batch) -> Any:
-        return normalize(paddle.to_tensor(part["image"]), self._normalization, valid_width=part.get("valid_width"))
+        return normalize(
+            paddle.to_tensor(part["image"]),
+            self._normalization,
+            valid_width=part.get("valid_width"),
+            valid_height=part.get("valid_height"),
+        )
 
     @contextlib.contextmanager
     def _reduced_only_if(self, last: bool) -> Iterator[None]:
@@ -186,13 +191,20 @@ class TrainStep:
         return paddle.clip(limit / (norm + 1e-12), max=1.0) if limit else paddle.ones_like(norm)
 
 
-def normalize(pictures: Any, normalization: Normalization, *, valid_width: NDArray[np.int32] | None) -> Any:
+def normalize(
+    pictures: Any,
+    normalization: Normalization,
+    *,
+    valid_width: NDArray[np.int32] | None,
+    valid_height: NDArray[np.int32] | None = None,
+) -> Any:
     """Turns uint8 pictures (N, H, W, 3) into the model's input, float32 (N, 3, H, W), on their device.
 
     Args:
         pictures: uint8, BGR.
         normalization: Value range of the model.
         valid_width: Columns of each picture that are no padding; padding becomes 0 *after* normalisation, as in serving.
+        valid_height: Rows of each picture that are no padding.
     """
     x = pictures.astype("float32") * paddle.to_tensor(normalization.scale) + paddle.to_tensor(normalization.shift)
     if valid_width is not None:
@@ -200,6 +212,11 @@ def normalize(pictures: Any, normalization: Normalization, *, valid_width: NDArr
         if (valid_width < width).any():
             inside = np.arange(width)[None, :] < valid_width[:, None]
             x = x * paddle.to_tensor(inside[:, None, :, None].astype(np.float32))
+    if valid_height is not None:
+        height = pictures.shape[1]
+        if (valid_height < height).any():
+            inside = np.arange(height)[None, :] < valid_height[:, None]
+            x = x * paddle.to_tensor(inside[:, :, None, None].astype(np.float32))
     return x.transpose([0, 3, 1, 2])
 
 

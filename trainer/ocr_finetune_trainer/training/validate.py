@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from ocr_finetune_trainer.data.store import DataSet
     from ocr_finetune_trainer.dictionary import Dictionary
-    from ocr_finetune_trainer.geometry import RecognitionGeometry
+    from ocr_finetune_trainer.geometry import Geometry
     from ocr_finetune_trainer.training.ranks import Ranks
 
-__all__ = ["metric_of", "recognition"]
+__all__ = ["measure_on_all_ranks", "metric_of"]
 
 _DEFAULT = {
     Kind.RECOGNITION: "accuracy",
@@ -48,24 +48,24 @@ def metric_of(kind: Kind, wanted: str) -> str:
     return wanted
 
 
-def recognition(
+def measure_on_all_ranks(
     model: nn.Layer,
     dataset: DataSet,
     *,
-    geometry: RecognitionGeometry,
-    dictionary: Dictionary,
+    geometry: Geometry,
+    dictionary: Dictionary | None,
     ranks: Ranks,
     batch_size: int,
     timeout: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Reads the validation set, every rank its share.
+    """Measures the validation set, every rank its share.
 
     Args:
         model: What is measured; every rank has the same weights.
-        dataset: Labelled crops.
-        geometry: How they become the model's input.
-        dictionary: The model's characters.
+        dataset: Labelled pictures.
+        geometry: How they become the model's input; says what kind of model it is.
+        dictionary: The model's characters, for a recognition model.
         ranks: The gang.
         batch_size: Crops of one forward pass.
         timeout: Seconds that the fastest rank waits for the slowest.
@@ -74,18 +74,16 @@ def recognition(
     Returns:
         The figures of the whole set, the same on every rank.
     """
-    from ocr_finetune_trainer.evaluation.evaluate import measure_recognition
-    from ocr_finetune_trainer.metrics.recognition import RecognitionMetric
+    from ocr_finetune_trainer.evaluation.evaluate import measure
 
-    share = range(ranks.rank, len(dataset), ranks.world)
-    mine = measure_recognition(
+    mine = measure(
         model,
         dataset,
         geometry=geometry,
         dictionary=dictionary,
-        indices=share,
+        indices=range(ranks.rank, len(dataset), ranks.world),
         batch_size=batch_size,
         progress=progress,
     )
     ranks.wait_for_all("the evaluation", timeout=timeout)
-    return RecognitionMetric(ranks.sum(mine.metric.sums)).scores().as_dict()
+    return mine.scores_of(ranks.sum(mine.sums))
