@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import paddle
 from paddle import nn
 
+from ocr_finetune_trainer.models.backbones.parallel import depthwise_sum, folded, measures, pointwise_sum
 from ocr_finetune_trainer.models.backbones.pooling import pool_to_frames
 from ocr_finetune_trainer.models.common import ConvNorm, SqueezeExcite, Stride, make_divisible
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _BRANCHES = 4  # parallel convolutions of the full kernel
 _AFFINE_RATE = 0.1  # learnable affine blocks learn at a tenth of the rate
+# Below this the branches run one by one as PaddleOCR runs them: little can be saved there, and gradients that all but
+# cancel keep its rounding, which a comparison with its figures needs.
+_FEW_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,7 @@ class RepLayer(nn.Layer):
             _conv_norm(in_channels, out_channels, kernel=kernel, stride=stride, groups=groups) for _ in range(_BRANCHES)
         )
         if kernel > 1:
-            self.conv_1x1: nn.Layer | None = _conv_norm(
-                in_channels, out_channels, kernel=1, stride=stride, groups=groups
-            )
+            self.conv_1x1: Any = _conv_norm(in_channels, out_channels, kernel=1, stride=stride, groups=groups)
         else:
             self.conv_1x1 = None
         self.reparam_conv: nn.Layer | None = None
@@ -136,44 +138,57 @@ class RepLayer(nn.Layer):
         return y if self.stride == 2 else self.act(y)
 
     def _sum(self, x: Tensor) -> Tensor:
-        branches = [self.identity, self.conv_1x1, *self.conv_kxk]
-        return paddle.add_n([branch(x) for branch in branches if branch is not None])
+        if not measures(self.conv_kxk[0].bn):
+            kernel, bias = self._folded()
+            return nn.functional.conv2d(
+                x, kernel, bias, stride=self.stride, padding=self.kernel // 2, groups=self.groups
+            )
+        if not x.place.is_cpu_place() or x.shape[0] < _FEW_SAMPLES:
+            branches = [self.identity, self.conv_1x1, *self.conv_kxk]
+            return paddle.add_n([branch(x) for branch in branches if branch is not None])
+        if self.kernel == 1:
+            return pointwise_sum(x, self.conv_kxk, self.identity)
+        y = depthwise_sum(x, [self.conv_1x1, *self.conv_kxk], kernel=self.kernel, stride=self.stride)
+        return y if self.identity is None else y + self.identity(x)
 
     @paddle.no_grad()
     def fuse(self) -> None:
         """Folds the branches and their running statistics into `reparam_conv`; once done it does nothing."""
         if self.reparam_conv is not None:
             return
-        centre = self.kernel // 2
-        kernels, biases = [], []
-        for branch in self.conv_kxk:
-            factor, bias = _folded(branch.bn)
-            kernels.append(branch.conv.weight * factor)
-            biases.append(bias)
-        if self.conv_1x1 is not None:
-            factor, bias = _folded(self.conv_1x1.bn)
-            kernels.append(nn.functional.pad(self.conv_1x1.conv.weight * factor, [centre] * 4))
-            biases.append(bias)
-        if self.identity is not None:
-            factor, bias = _folded(self.identity)
-            unit = paddle.eye(self.in_channels).reshape([self.in_channels, self.in_channels, 1, 1])
-            if self.groups > 1:  # depth-wise: each output channel sees its own input channel only
-                unit = paddle.ones([self.in_channels, 1, 1, 1])
-            kernels.append(nn.functional.pad(unit * factor, [centre] * 4))
-            biases.append(bias)
+        kernel, bias = self._folded()
         fused = nn.Conv2D(
-            self.in_channels, self.out_channels, self.kernel, stride=self.stride, padding=centre, groups=self.groups
+            self.in_channels,
+            self.out_channels,
+            self.kernel,
+            stride=self.stride,
+            padding=self.kernel // 2,
+            groups=self.groups,
         )
-        fused.weight.set_value(paddle.add_n(kernels))
-        fused.bias.set_value(paddle.add_n(biases))
+        fused.weight.set_value(kernel)
+        fused.bias.set_value(bias)
         self.reparam_conv = fused
         self.conv_kxk = self.conv_1x1 = self.identity = None
 
-
-def _folded(norm: nn.BatchNorm2D) -> tuple[Tensor, Tensor]:
-    # running statistics as a factor (C, 1, 1, 1) of the kernel and a bias (C)
-    factor = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)  # noqa: SLF001 - Paddle has no public name
-    return factor.reshape([-1, 1, 1, 1]), norm.bias - norm._mean * factor  # noqa: SLF001
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        # all branches and their running statistics as one kernel and its bias
+        around = [self.kernel // 2] * 4
+        kernels, biases = [], []
+        for branch in self.conv_kxk:
+            factor, bias = folded(branch.bn)
+            kernels.append(branch.conv.weight * factor.reshape([-1, 1, 1, 1]))
+            biases.append(bias)
+        if self.conv_1x1 is not None:
+            factor, bias = folded(self.conv_1x1.bn)
+            kernels.append(nn.functional.pad(self.conv_1x1.conv.weight * factor.reshape([-1, 1, 1, 1]), around))
+            biases.append(bias)
+        if self.identity is not None:
+            factor, bias = folded(self.identity)
+            # depth-wise, each output channel sees its own input channel only
+            unit = factor if self.groups > 1 else paddle.diag(factor)
+            kernels.append(nn.functional.pad(unit.reshape([self.in_channels, -1, 1, 1]), around))
+            biases.append(bias)
+        return paddle.add_n(kernels), paddle.add_n(biases)
 
 
 class _Block(nn.Layer):
