@@ -17,6 +17,7 @@ from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
 from ocr_finetune_trainer.export.archive import pack, push
 from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
 from ocr_finetune_trainer.export.model_card import model_card
+from ocr_finetune_trainer.export.small import Small, make_small
 from ocr_finetune_trainer.export.snippets import pipeline_config, pipeline_text, usage
 from ocr_finetune_trainer.stages.context import StageOutcome
 
@@ -53,11 +54,12 @@ def run(context: StageContext) -> StageOutcome:
         max_drop=context.spec.export.max_drop,
         tell=_teller(context),
     )
-    notes = _make(context, exporter)
+    small = _make(context, exporter)
+    notes = [small.note] if small is not None else []
     put_in_place(built, workspace.export)
     archive = _finish(context, exporter, subject=subject, measured_on=measured_on, notes=notes)
     uri = _deliver(context, archive)
-    return _outcome(context, exporter, archive=archive, uri=uri, notes=notes)
+    return _outcome(context, exporter, archive=archive, uri=uri, small=small)
 
 
 def _teller(context: StageContext) -> Any:
@@ -82,10 +84,18 @@ def _checker(subject: Subject, measured_on: HeldOutSet) -> Checker:
         from ocr_finetune_trainer.export.detection_checks import DetectionChecker
 
         return DetectionChecker(subject, measured_on=measured_on, serving_name=serving_name)
+    if subject.kind is Kind.TABLE:
+        from ocr_finetune_trainer.export.table_checks import TableChecker
+
+        return TableChecker(subject, measured_on=measured_on, serving_name=serving_name)
+    if subject.kind is Kind.ORIENTATION:
+        from ocr_finetune_trainer.export.orientation_checks import OrientationChecker
+
+        return OrientationChecker(subject, measured_on=measured_on, serving_name=serving_name)
     raise ConfigurationError(f"export of {subject.kind.value} models is not known here")
 
 
-def _make(context: StageContext, exporter: Exporter) -> list[str]:
+def _make(context: StageContext, exporter: Exporter) -> Small | None:
     wanted = set(context.spec.export.formats)
     exporter.make_paddle()
     exporter.check_paddle()
@@ -93,9 +103,20 @@ def _make(context: StageContext, exporter: Exporter) -> list[str]:
         exporter.make_onnx()
         exporter.check_onnx()
     exporter.raise_problems()
-    if not wanted & {"paddle", "paddle-legacy"}:
+    small = None
+    kind = context.spec.export.quantize
+    if kind != "none":
+        small = make_small(
+            exporter,
+            kind,
+            workspace=context.workspace,
+            checker_for=lambda measured_on: _checker(exporter.subject, measured_on),
+        )
+    if "paddle" not in wanted:
         shutil.rmtree(exporter.paddle)
-    return []
+    if "onnx" not in wanted and exporter.onnx.parent.is_dir():
+        shutil.rmtree(exporter.onnx.parent)
+    return small
 
 
 def _evaluated(context: StageContext) -> dict[str, Any]:
@@ -143,7 +164,9 @@ def _deliver(context: StageContext, archive: Path) -> str:
     return push([archive, sums], destination)[0]
 
 
-def _outcome(context: StageContext, exporter: Exporter, *, archive: Path, uri: str, notes: list[str]) -> StageOutcome:
+def _outcome(
+    context: StageContext, exporter: Exporter, *, archive: Path, uri: str, small: Small | None
+) -> StageOutcome:
     folder = context.workspace.export
     name = folder.name
     artifacts = {"card": f"{name}/model-card.md", "archive": archive.name}
@@ -151,16 +174,19 @@ def _outcome(context: StageContext, exporter: Exporter, *, archive: Path, uri: s
         artifacts = {"model": f"{name}/paddle"} | artifacts
     if (folder / "onnx").is_dir():
         artifacts["onnx"] = f"{name}/onnx/{ONNX_FILE}"
+    if small is not None and small.shipped:
+        artifacts[small.path.split("/")[0]] = f"{name}/{small.path}"
     served = exporter.checks["paddleocr"]
     checks = {key: check.as_dict() for key, check in exporter.checks.items()}
     shown = ", ".join(f"{key} {check.metrics[exporter.checker.metric]:.2%}" for key, check in exporter.checks.items())
     return StageOutcome(
         metrics={"exported": served.metrics, "formats": checks},
         artifacts=artifacts,
-        warnings=notes,
+        warnings=[small.note] if small is not None and not small.shipped else [],
         details={
             "summary": f"{exporter.checker.metric} as exported: {shown}",
             "uri": uri,
             "servingName": lookup(context.spec.model.name).serving_name,
+            **({"quantized": small.as_dict()} if small is not None else {}),
         },
     )
