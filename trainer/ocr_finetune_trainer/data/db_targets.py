@@ -17,7 +17,7 @@ import numpy as np
 import pyclipper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,23 +72,22 @@ def db_targets(
         ValueError: `polygons` and `ignored` differ in length.
     """
     rule = rule or TargetRule()
-    threshold = np.zeros((height, width), np.float32)
+    threshold = np.full((height, width), rule.low, np.float32)
     threshold_mask = np.zeros((height, width), np.uint8)
     shrink = np.zeros((height, width), np.uint8)
     shrink_mask = np.ones((height, width), np.uint8)
     for polygon, skip in zip(polygons, ignored, strict=True):
-        points = np.asarray(polygon, np.float64).reshape(-1, 2)
+        outline = _Outline(np.asarray(polygon, np.float64).reshape(-1, 2).tolist())
+        clipped = outline.clipped(width - 1, height - 1)
+        cores = []
         if not skip:
-            _draw_border(points, threshold, mask=threshold_mask, rule=rule)
-        clipped = np.clip(points, 0.0, (width - 1, height - 1))
-        cores = [] if skip else _cores(clipped, rule)
+            _draw_border(outline, threshold, mask=threshold_mask, rule=rule)
+            cores = _cores(clipped, rule)
         if cores:
             for core in cores:
                 cv2.fillPoly(shrink, [core], 1)
         else:
-            cv2.fillPoly(shrink_mask, [clipped.astype(np.int32)], 0)
-    threshold *= rule.high - rule.low
-    threshold += rule.low
+            cv2.fillPoly(shrink_mask, [np.array(clipped.points).astype(np.int32)], 0)
     return {
         "threshold_map": threshold,
         "threshold_mask": threshold_mask,
@@ -97,92 +96,125 @@ def db_targets(
     }
 
 
-def _following(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([points[1:], points[:1]])
+class _Outline:
+    """A polygon as Python numbers, which for a handful of points are faster than arrays.
+
+    Args:
+        points: x and y of each corner.
+
+    Attributes:
+        area: Its area.
+        length: Length of its edges.
+    """
+
+    def __init__(self, points: list[list[float]]) -> None:
+        self.points = points
+        doubled = self.length = 0.0
+        for (x1, y1), (x2, y2) in self.edges():
+            doubled += x1 * y2 - x2 * y1
+            self.length += math.hypot(x2 - x1, y2 - y1)
+        self.area = abs(doubled) / 2.0
+        self._clipper: pyclipper.PyclipperOffset | None = None
+
+    def edges(self) -> Iterator[tuple[list[float], list[float]]]:
+        """The two ends of each edge."""
+        return zip(self.points, self.points[1:] + self.points[:1], strict=True)
+
+    def clipped(self, right: float, bottom: float) -> _Outline:
+        """With every corner brought into [0, right] and [0, bottom]; itself if they all are."""
+        points = [[min(max(x, 0.0), right), min(max(y, 0.0), bottom)] for x, y in self.points]
+        return self if points == self.points else _Outline(points)
+
+    def smaller_side(self) -> float:
+        """Width or height of the upright box around it, whichever is smaller."""
+        xs, ys = [x for x, _ in self.points], [y for _, y in self.points]
+        return min(max(xs) - min(xs), max(ys) - min(ys))
+
+    def grown(self, distance: float) -> list[NDArray[np.int32]]:
+        """The polygons (K, 2) that are left after moving every edge outwards; a negative distance shrinks."""
+        if self._clipper is None:
+            self._clipper = pyclipper.PyclipperOffset()
+            # Clipper works on integers and cuts fractions off; so does PaddleOCR.
+            self._clipper.AddPath(self.points, pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
+        return [np.array(path, np.int32) for path in self._clipper.Execute(distance)]
 
 
-def _area_and_length(points: NDArray[np.float64]) -> tuple[float, float]:
-    following = _following(points)
-    doubled = points[:, 0] @ following[:, 1] - points[:, 1] @ following[:, 0]
-    sides = following - points
-    return abs(float(doubled)) / 2.0, float(np.sqrt((sides * sides).sum(axis=1)).sum())
-
-
-def _offset(points: NDArray[np.float64]) -> pyclipper.PyclipperOffset:
-    offset = pyclipper.PyclipperOffset()
-    # Clipper works on integers and cuts fractions off; so does PaddleOCR.
-    offset.AddPath(points.tolist(), pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
-    return offset
-
-
-def _cores(points: NDArray[np.float64], rule: TargetRule) -> list[NDArray[np.int32]]:
+def _cores(outline: _Outline, rule: TargetRule) -> list[NDArray[np.int32]]:
     # the polygons that are left of a box after shrinking; none if it is too small to learn
-    area, length = _area_and_length(points)
-    if area < 1.0 or np.ptp(points, axis=0).min() < rule.min_text_size:
+    if outline.area < 1.0 or outline.smaller_side() < rule.min_text_size:
         return []
-    offset = _offset(points)
-    left: list[list[list[int]]] = []
+    left: list[NDArray[np.int32]] = []
     # A box that falls apart or vanishes is tried once more with less shrinking.
-    for ratio in np.arange(rule.shrink_ratio, 1.0, rule.shrink_ratio):
-        left = offset.Execute(-area * (1.0 - ratio**2) / length)
+    for ratio in np.arange(rule.shrink_ratio, 1.0, rule.shrink_ratio).tolist():
+        left = outline.grown(-outline.area * (1.0 - ratio**2) / outline.length)
         if len(left) == 1:
             break
-    return [np.asarray(core, np.int32) for core in left]
+    return left
 
 
-def _draw_border(
-    points: NDArray[np.float64], canvas: NDArray[np.float32], *, mask: NDArray[np.uint8], rule: TargetRule
-) -> None:
-    area, length = _area_and_length(points)
-    if area <= 0.0:
+def _draw_border(outline: _Outline, canvas: NDArray[np.float32], *, mask: NDArray[np.uint8], rule: TargetRule) -> None:
+    if outline.area <= 0.0:
         return
-    reach = area * (1.0 - rule.shrink_ratio**2) / length
-    grown = _offset(points).Execute(reach)
+    reach = outline.area * (1.0 - rule.shrink_ratio**2) / outline.length
+    grown = outline.grown(reach)
     if not grown:
         return
-    outline = np.asarray(grown[0], np.int32)
-    cv2.fillPoly(mask, [outline], 1)
-    # The part of the page that each edge reaches, within the outline's bounds: left, top, right, bottom.
-    following = _following(points)
-    first = np.maximum(np.floor(np.minimum(points, following) - reach), np.maximum(outline.min(axis=0), 0)).astype(int)
-    size = canvas.shape[1] - 1, canvas.shape[0] - 1
-    last = np.minimum(np.ceil(np.maximum(points, following) + reach), np.minimum(outline.max(axis=0), size)).astype(int)
-    edges = zip(points.tolist(), following.tolist(), first.tolist(), last.tolist(), strict=True)
-    for start, end, (left, top), (right, bottom) in edges:
-        if right >= left and bottom >= top:
-            part = canvas[top : bottom + 1, left : right + 1]
-            x, y = np.arange(left, right + 1, dtype=np.float32), np.arange(top, bottom + 1, dtype=np.float32)
-            np.maximum(part, _nearness(x, y[:, None], start, end, reach=reach), out=part)
+    cv2.fillPoly(mask, [grown[0]], 1)
+    left, top = np.maximum(grown[0].min(axis=0), 0).tolist()
+    right, bottom = np.minimum(grown[0].max(axis=0), (canvas.shape[1] - 1, canvas.shape[0] - 1)).tolist()
+    columns = np.arange(canvas.shape[1], dtype=np.float32)
+    rows = np.arange(canvas.shape[0], dtype=np.float32)[:, None]
+    for start, end in outline.edges():
+        # the part of the page that this edge reaches, within the bounds of the grown outline
+        x1 = max(left, math.floor(min(start[0], end[0]) - reach))
+        x2 = min(right, math.ceil(max(start[0], end[0]) + reach)) + 1
+        y1 = max(top, math.floor(min(start[1], end[1]) - reach))
+        y2 = min(bottom, math.ceil(max(start[1], end[1]) + reach)) + 1
+        if x2 > x1 and y2 > y1:
+            part, x, y = canvas[y1:y2, x1:x2], columns[x1:x2], rows[y1:y2]
+            np.maximum(part, _heights(x, y, start, end, reach=reach, rule=rule), out=part)
 
 
-def _nearness(
+def _heights(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     start: Sequence[float],
     end: Sequence[float],
     *,
     reach: float,
+    rule: TargetRule,
 ) -> NDArray[np.float32]:
-    """How near each pixel is to an edge: 1 on it, 0 at `reach` from it, negative beyond.
+    """The threshold around an edge: `high` on it, `low` at `reach` from it, less beyond.
 
     PaddleOCR measures the distance to the line inside the circle over the edge, and to the nearer end outside of it;
     near the ends that is a little more than the distance to the edge. Published models were trained with it.
+
+    Args:
+        x: float32 (W,), columns.
+        y: float32 (H, 1), rows.
+        start: One end, x and y.
+        end: The other end.
+        reach: How far a border reaches.
+        rule: The thresholds.
+
+    Returns:
+        float32 (H, W).
     """
     length = math.dist(start, end)
     half = length / 2.0
     cosine, sine = ((end[0] - start[0]) / length, (end[1] - start[1]) / length) if length else (1.0, 0.0)
-    x = x - np.float32((start[0] + end[0]) / 2.0)
-    y = y - np.float32((start[1] + end[1]) / 2.0)
-    along = x * np.float32(cosine) + y * np.float32(sine)
-    squared = y * np.float32(cosine) - x * np.float32(sine)
+    x = x - (start[0] + end[0]) / 2.0
+    y = y - (start[1] + end[1]) / 2.0
+    along = x * cosine + y * sine
+    squared = y * cosine - x * sine
     squared *= squared
     np.abs(along, out=along)
-    outside = squared + along * along >= np.float32(half * half)
-    along -= np.float32(half)
+    outside = squared + along * along >= half * half
+    along -= half
     along *= along
     along *= outside
     squared += along
     np.sqrt(squared, out=squared)
-    squared *= np.float32(-1.0 / reach)
-    squared += np.float32(1.0)
+    squared *= (rule.low - rule.high) / reach
+    squared += rule.high
     return squared

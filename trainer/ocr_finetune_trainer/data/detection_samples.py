@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
-from ocr_finetune_trainer.data.augment.detection import View, choose_window, draw, flip, paste, rotate, through
+from ocr_finetune_trainer.data.augment.detection import View, bounds, choose_window, draw, flip, paste, rotate, through
 from ocr_finetune_trainer.data.db_targets import TargetRule, db_targets
 from ocr_finetune_trainer.data.pictures import PictureError
 
@@ -126,20 +126,22 @@ class DetectionTransform:
             raise ValueError(f"{sample.origin}: is a line of text, not a page")
         canvas = (self.geometry.train_height, self.geometry.train_width)
         # What a label says beyond the page can't be seen; a text must not count as cut for it.
-        size = np.array((sample.width, sample.height), np.float32)
-        outlines = [np.clip(polygon, 0.0, size) for polygon in sample.polygons]
+        page = np.array((sample.width, sample.height), np.float32)
+        outlines = [np.clip(polygon, 0.0, page) for polygon in sample.polygons]
         wanted = [outline for outline, skip in zip(outlines, sample.ignored, strict=True) if not skip]
         view, zoom = self._choose_view(sample, wanted, rng, canvas=canvas)
         reduced = max((step for step in _DECODERS if step * zoom <= 1.0), default=1)
         picture = _decode(sample, reduced)
         image = draw(picture, view, reduced=reduced)
 
-        polygons = [view.points(outline) for outline in outlines]
-        kept = [i for i, polygon in enumerate(polygons) if _touches(polygon, canvas)]
-        # A text that the canvas cuts is there to see but not to learn.
-        cut = [polygons[i] for i in kept if not _is_whole(polygons[i], canvas)]
-        ignored = [sample.ignored[i] or not _is_whole(polygons[i], canvas) for i in kept]
-        polygons = [polygons[i] for i in kept]
+        seen = view.polygons(outlines)
+        boxes, size = bounds(seen), np.array((canvas[1], canvas[0]))
+        touching = np.all((boxes[:, 2:] > 0) & (boxes[:, :2] < size), axis=1)
+        # A text that the canvas cuts is there to see but not to learn; half a pixel is rounding.
+        whole = np.all((boxes[:, :2] >= -0.5) & (boxes[:, 2:] <= size + 0.5), axis=1).tolist()
+        shown = np.flatnonzero(touching).tolist()
+        polygons = [seen[i] for i in shown]
+        ignored = [sample.ignored[i] or not whole[i] for i in shown]
         copies = paste(
             image,
             polygons,
@@ -160,8 +162,9 @@ class DetectionTransform:
             rule=rule,
         )
         # `db_targets` clips outlines corner by corner, as PaddleOCR does; that leaves parts of a turned one unmasked.
-        for polygon in cut:
-            cv2.fillPoly(maps["shrink_mask"], [np.floor(polygon).astype(np.int32)], 0)
+        for i in shown:
+            if not whole[i]:
+                cv2.fillPoly(maps["shrink_mask"], [np.floor(seen[i]).astype(np.int32)], 0)
         return {"image": image, **maps}
 
     def _choose_view(
@@ -181,7 +184,7 @@ class DetectionTransform:
         served = (rows / sample.height * (columns / sample.width)) ** 0.5
         window = choose_window(
             view,
-            [view.points(polygon) for polygon in wanted],
+            view.polygons(wanted),
             rng,
             canvas=canvas,
             zoom=(change.zoom[0] * served, change.zoom[1] * served),
@@ -198,14 +201,3 @@ def _decode(sample: LabelledPage, reduced: int) -> NDArray[np.uint8]:
     if picture is None:
         raise PictureError("not-a-picture", f"{sample.origin}: can't be decoded")
     return np.asarray(picture, dtype=np.uint8)
-
-
-def _touches(polygon: NDArray[np.float32], canvas: tuple[int, int]) -> bool:
-    return bool((polygon.max(axis=0) > 0).all() and (polygon.min(axis=0) < (canvas[1], canvas[0])).all())
-
-
-def _is_whole(polygon: NDArray[np.float32], canvas: tuple[int, int]) -> bool:
-    # Half a pixel is rounding.
-    return bool(
-        (polygon.min(axis=0) >= -0.5).all() and (polygon.max(axis=0) <= (canvas[1] + 0.5, canvas[0] + 0.5)).all()
-    )

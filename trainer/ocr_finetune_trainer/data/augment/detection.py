@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["View", "Window", "choose_window", "draw", "flip", "paste", "rotate", "through"]
+__all__ = ["View", "Window", "bounds", "choose_window", "draw", "flip", "paste", "rotate", "through"]
 
 _PLACES = 50  # how many places are tried for a pasted text
 
@@ -54,6 +54,13 @@ class View:
         """Where points (K, 2) of the page are in the view."""
         return (polygon @ self.matrix[:2, :2].T + self.matrix[:2, 2]).astype(np.float32)
 
+    def polygons(self, polygons: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float32]]:
+        """Where outlines of the page are in the view; many at once are faster than one after the other."""
+        if not polygons:
+            return []
+        ends = np.cumsum([len(polygon) for polygon in polygons])[:-1]
+        return np.split(self.points(np.concatenate(polygons)), ends)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -64,6 +71,15 @@ class Window:
     width: float
     height: float
     zoom: float
+
+
+def bounds(polygons: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """The upright boxes around polygons: (N, 4) as left, top, right, bottom."""
+    if not polygons:
+        return np.zeros((0, 4))
+    starts = np.cumsum([0, *(len(polygon) for polygon in polygons[:-1])])
+    points = np.concatenate(polygons).astype(np.float64)
+    return np.hstack([np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)])
 
 
 def _affine(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -116,9 +132,7 @@ def choose_window(
     drawn = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     rows_first, at_x, at_y, chosen = rng.random() < 0.5, rng.random(), rng.random(), rng.random()
     limits = np.array([view.width, view.height])
-    spans = np.zeros((len(polygons), 2, 2))  # text, axis, low and high
-    for span, polygon in zip(spans, polygons, strict=True):
-        span[:] = np.clip(np.stack([polygon.min(axis=0), polygon.max(axis=0)], axis=1), 0.0, limits[:, None])
+    spans = np.clip(bounds(polygons).reshape(-1, 2, 2), 0.0, limits).transpose(0, 2, 1)  # text, axis, low and high
     spans = spans[(spans[:, :, 1] > spans[:, :, 0]).all(axis=1)]
     anchor = spans[int(chosen * len(spans))] if len(spans) else None
 
@@ -255,7 +269,7 @@ def paste(
         Outlines on the canvas of the copies; a text for which no free place was found is left out.
     """
     rows, columns = canvas.shape[:2]
-    boxes = [np.concatenate([polygon.min(axis=0), polygon.max(axis=0)]) for polygon in polygons]
+    boxes = list(bounds(polygons))
     copies: list[NDArray[np.float32]] = []
     for index in rng.permutation(len(texts))[:most]:
         outline = texts[index].astype(np.float64)
