@@ -2,8 +2,8 @@
 
     python benchmarks/detection.py [--peer CHECKOUT] [--only NAME ...]
 
-`CHECKOUT` is a checkout of PaddleOCR (any release with `ppocr/`, its requirements installed). Each figure is measured in
-a process of its own with one thread; without a checkout, or where it lacks a part, the peer's column says so.
+`CHECKOUT` is a checkout of PaddleOCR (any release with `ppocr/`, its requirements installed). Each figure is measured
+in a process of its own with one thread; without a checkout, or where it lacks a part, the peer's column says so.
 """
 
 from __future__ import annotations
@@ -218,8 +218,7 @@ def peer_sample() -> Work:
 
     encoded, outlines = page()
     decode = DecodeImage(img_mode="BGR", channel_first=False)
-    # The operations of PP-OCRv5_mobile_det's configuration, in its order; the second page of copy-paste is decoded once
-    # here, which favours the peer.
+    # In the order of the configuration. Its loader reads a second page for each copy-paste.
     operations = [
         CopyPaste(),
         IaaAugment(),
@@ -228,10 +227,12 @@ def peer_sample() -> Work:
         MakeShrinkMap(shrink_ratio=0.4, min_text_size=8),
         NormalizeImage(scale="1./255.", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], order="hwc"),
     ]
-    other = decode({"image": encoded}) | _peer_labels(outlines)
+
+    def read() -> dict[str, Any]:
+        return decode({"image": encoded}) | _peer_labels(outlines)
 
     def sample() -> None:
-        data = decode({"image": encoded}) | _peer_labels(outlines) | {"ext_data": [other]}
+        data = read() | {"ext_data": [read()]}
         for operation in operations:
             data = operation(data)
 
