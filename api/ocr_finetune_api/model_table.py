@@ -325,6 +325,22 @@ _ROWS: tuple[ModelInfo, ...] = (
         **_official("SLANet_plus"),
         dictionary_size=48,
     ),
+    ModelInfo(
+        name="PP-LCNet_x0_25_textline_ori",
+        kind=Kind.ORIENTATION,
+        purpose="whether a text line stands on its head, on phones and CPUs",
+        parameters=242_746,
+        serving_name="PP-LCNet_x0_25_textline_ori",
+        **_official("PP-LCNet_x0_25_textline_ori"),
+    ),
+    ModelInfo(
+        name="PP-LCNet_x1_0_textline_ori",
+        kind=Kind.ORIENTATION,
+        purpose="whether a text line stands on its head, where accuracy counts more than speed",
+        parameters=1_674_082,
+        serving_name="PP-LCNet_x1_0_textline_ori",
+        **_official("PP-LCNet_x1_0_textline_ori"),
+    ),
 )
 
 TABLE: dict[str, ModelInfo] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+    from ocr_finetune_trainer.table_geometry import TableGeometry
 
 __all__ = [
     "OTHER_RULES",
@@ -394,7 +397,7 @@ class DetectionGeometry:
         )
 
 
-Geometry = RecognitionGeometry | DetectionGeometry
+Geometry: TypeAlias = "RecognitionGeometry | DetectionGeometry | TableGeometry | OrientationGeometry"
 
 _PP_OCR_RECOGNITION = RecognitionGeometry()
 # CRNN was made for 32 rows, where 100 columns hold a word; serving takes its least width from the exported file.
@@ -434,8 +437,16 @@ def geometry_for(model_name: str) -> Geometry:
 
     Raises:
         KeyError: The model table has no such name; the message names the nearest one.
-        ValueError: The model is neither a recognition nor a detection model.
     """
-    if lookup(model_name).kind is Kind.DETECTION:
+    kind = lookup(model_name).kind
+    if kind is Kind.DETECTION:
         return detection_geometry(model_name)
+    if kind is Kind.TABLE:
+        from ocr_finetune_trainer.table_geometry import table_geometry
+
+        return table_geometry(model_name)
+    if kind is Kind.ORIENTATION:
+        from ocr_finetune_trainer.orientation_geometry import ORIENTATION_GEOMETRY
+
+        return ORIENTATION_GEOMETRY
     return recognition_geometry(model_name)

@@ -8,13 +8,13 @@ targets are what serving reads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from ocr_finetune_trainer.data.table_labels import encode_boxes
+from ocr_finetune_trainer.data.table_labels import Vocabulary, encode_boxes, vocabulary_for
 from ocr_finetune_trainer.geometry import Normalization
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class TableGeometry:
         side: Length of the long side after resizing, and of both sides after padding at the right and the bottom.
         box_numbers: Numbers of a cell's box.
         padded_frame: Whether boxes are parts of the padded square instead of the picture.
+        vocabulary: The structure tokens that the model knows.
         normalization: Value range of the model; padding is 0 after it.
     """
 
     side: int = 488
     box_numbers: int = 4
     padded_frame: bool = False
+    vocabulary: Vocabulary = field(default_factory=lambda: vocabulary_for("SLANet"))
     normalization: Normalization = _IMAGENET
 
     def size(self, *, height: int, width: int) -> tuple[int, int]:
@@ -85,7 +87,7 @@ class TableGeometry:
 
 _OF_MODEL = {
     "SLANet": TableGeometry(),
-    "SLANet_plus": TableGeometry(box_numbers=8, padded_frame=True),
+    "SLANet_plus": TableGeometry(box_numbers=8, padded_frame=True, vocabulary=vocabulary_for("SLANet_plus")),
 }
 
 

@@ -237,7 +237,7 @@ def _samples(files: Files, record: Record, *, crop: bool, problems: list[Problem
         return [(picture, record.text, None)]
     boxes = _checked(record, picture, problems)
     if not crop:
-        return [(picture, "", boxes)]
+        return [(picture, record.text, boxes)]
     return _cut_out(picture, boxes, record, problems)
 
 
@@ -245,6 +245,9 @@ def _checked(record: Record, picture: Picture, problems: list[Problem]) -> tuple
     """The boxes of a page; those that nothing can be learnt from are ignored, and named."""
     checked = []
     for number, box in enumerate(record.boxes or (), start=1):
+        if not box.points:  # a table's cell whose place is unknown
+            checked.append(box)
+            continue
         points = np.asarray(box.points, dtype=np.float64)
         if not np.isfinite(points).all():
             raise PictureError("bad-box", f"box {number} has corners that are not finite numbers", "draw it again")

@@ -27,6 +27,8 @@ from ocr_finetune_trainer.data.labels import Cleaner, LabelProblem, Limits, fram
 from ocr_finetune_trainer.data.records import Problem, Record
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
+from ocr_finetune_trainer.data.table_labels import vocabulary_for
+from ocr_finetune_trainer.data.table_samples import untrainable
 from ocr_finetune_trainer.dictionary import Dictionary, Merge, Mode, describe, merge
 
 if TYPE_CHECKING:
@@ -178,6 +180,8 @@ def examine(settings: Settings) -> Examination:
     if settings.kind is Kind.RECOGNITION:
         _decide_dictionary(settings, found)
         _check_labels(settings, found)
+    if settings.kind is Kind.TABLE:
+        _check_structures(settings, found)
     for name, (source, kind) in settings.others.items():
         _read_other(settings, name, source, kind, found)
     _judge(settings, found)
@@ -213,7 +217,7 @@ def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: l
             opened.files,
             _named(formats.layout(recognised.format).read(request), name),
             folder=settings.cache / SHARDS,
-            crop=kind is Kind.RECOGNITION,
+            crop=kind in (Kind.RECOGNITION, Kind.ORIENTATION),
             workers=settings.workers,
             done=settings.progress,
         )
@@ -270,9 +274,12 @@ def _with_source(problem: Problem, name: str) -> Problem:
 
 
 def _check_kind(settings: Settings, found: Examination) -> None:
-    if settings.kind is not Kind.DETECTION:
+    if settings.kind not in (Kind.DETECTION, Kind.TABLE):
         return
+    wanted = "tables with cells" if settings.kind is Kind.TABLE else "text on pages"
     lines = found.catalogue.boxes < 0
+    if settings.kind is Kind.TABLE:
+        lines |= np.asarray([not text for text in found.catalogue.texts], dtype=bool)
     for number in np.unique(found.catalogue.source[lines]):
         name = found.catalogue.sources[number]
         found.problems.append(
@@ -282,8 +289,12 @@ def _check_kind(settings: Settings, found: Examination) -> None:
                 place=found.sources[number].uri,
                 fatal=True,
                 samples=0,
-                what=f"holds pictures of text lines, but {settings.model.name} learns to find text on pages",
-                hint="give pages with boxes, or choose a recognition model",
+                what=f"holds pictures of something else, but {settings.model.name} learns {wanted}"
+                if settings.kind is Kind.TABLE
+                else f"holds pictures of text lines, but {settings.model.name} learns to find {wanted}",
+                hint="give PubTabNet's JSON lines, or pictures with an HTML file each"
+                if settings.kind is Kind.TABLE
+                else "give pages with boxes, or choose a recognition model",
             )
         )
     found.catalogue.side[lines] = UNUSED
@@ -393,6 +404,24 @@ def _check_labels(settings: Settings, found: Examination) -> None:
             values |= {"samples": 0, "hint": "it stays in the set and counts as wrong"}
             found.problems.append(Problem(**values))
     found.max_text_length = asked if isinstance(asked, int) else max(longest, LEAST_TEXT_LENGTH)
+
+
+def _check_structures(settings: Settings, found: Examination) -> None:
+    """Tables that the model can't learn: those of training are rejected, others stay and count as wrong."""
+    vocabulary = vocabulary_for(settings.model.name)
+    catalogue = found.catalogue
+    for index in np.flatnonzero(catalogue.side != UNUSED):
+        wrong = untrainable(catalogue.texts[index], vocabulary)
+        if wrong is None:
+            continue
+        if catalogue.side[index] == TRAIN:
+            hint = "choose SLANet_plus, which knows more spans, or correct the table"
+            found.problems.append(_label_problem(catalogue, index, LabelProblem(*wrong, hint)))
+            catalogue.side[index] = UNUSED
+        else:
+            kept = LabelProblem(*wrong, "it stays in the set and counts as wrong")
+            values = _label_problem(catalogue, index, kept).to_json()
+            found.problems.append(Problem(**(values | {"samples": 0})))
 
 
 def _untrainable(

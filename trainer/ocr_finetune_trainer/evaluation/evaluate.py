@@ -74,7 +74,19 @@ def measure(
         ValueError: A recognition model comes without a dictionary.
     """
     from ocr_finetune_trainer.geometry import DetectionGeometry
+    from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+    from ocr_finetune_trainer.table_geometry import TableGeometry
 
+    if isinstance(geometry, TableGeometry):
+        from ocr_finetune_trainer.evaluation.tables import measure_tables
+
+        return measure_tables(model, dataset, geometry=geometry, indices=indices, progress=progress)
+    if isinstance(geometry, OrientationGeometry):
+        from ocr_finetune_trainer.evaluation.orientation import measure_orientation
+
+        return measure_orientation(
+            model, dataset, geometry=geometry, indices=indices, batch_size=batch_size, progress=progress
+        )
     if isinstance(geometry, DetectionGeometry):
         from ocr_finetune_trainer.evaluation.detection import measure_detection
 

@@ -26,6 +26,9 @@ class Network(Protocol):
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, 3, H, W) to the first output: probabilities (N, T, classes) or maps (N, 1, H, W)."""
 
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """(N, 3, H, W) to all outputs, in the order in which serving reads them."""
+
     def best(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(N, 3, H, W) to the best class of each frame and its probability, both (N, T)."""
 
@@ -55,17 +58,28 @@ class LayerNetwork:
     def __init__(self, layer: Any) -> None:
         self._layer = layer
 
-    def _forward(self, x: NDArray[np.float32]) -> Any:
+    def _outputs(self, x: NDArray[np.float32]) -> Any:
         import paddle
 
         training = self._layer.training
         self._layer.eval()
         try:
             with paddle.no_grad():
-                return _first(self._layer(paddle.to_tensor(x)))
+                return self._layer(paddle.to_tensor(x))
         finally:
             if training:
                 self._layer.train()
+
+    def _forward(self, x: NDArray[np.float32]) -> Any:
+        return _first(self._outputs(x))
+
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """As `Network.run_all`; outputs with names come in the order of their names, as an export writes them."""
+        outputs = self._outputs(x)
+        if isinstance(outputs, dict):
+            outputs = [outputs[name] for name in sorted(outputs)]
+        values = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return [value.astype("float32").numpy() for value in values]
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Network.run`."""
@@ -118,6 +132,10 @@ class OnnxNetwork:
         output: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
         return output.astype(np.float32, copy=False)
 
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """As `Network.run_all`."""
+        return [output.astype(np.float32, copy=False) for output in self._session.run(None, {self._input: x})]
+
     def best(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Network.best`."""
         return _best(self.run(x))
@@ -129,12 +147,13 @@ class PaddleInferenceNetwork:
     Args:
         folder: The folder.
         threads: Threads of one operator.
+        onednn: Whether operators may run in oneDNN where they can.
 
     Raises:
         DataError: It lacks a file, or the engine cannot load it.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+    def __init__(self, folder: Path, *, threads: int = 1, onednn: bool = True) -> None:
         from paddle import inference
 
         programs = [folder / name for name in ("inference.json", "inference.pdmodel") if (folder / name).is_file()]
@@ -144,6 +163,8 @@ class PaddleInferenceNetwork:
         config = inference.Config(str(programs[0]), str(weights))
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
+        if not onednn:
+            config.disable_mkldnn()
         try:
             self._predictor = inference.create_predictor(config)
         except Exception as error:
@@ -158,6 +179,12 @@ class PaddleInferenceNetwork:
         self._predictor.run()
         values: NDArray[np.float32] = self._output.copy_to_cpu()
         return values
+
+    def run_all(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """As `Network.run_all`."""
+        self.run(x)
+        names = self._predictor.get_output_names()
+        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in names]
 
     def best(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Network.best`."""

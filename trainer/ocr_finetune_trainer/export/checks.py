@@ -134,7 +134,9 @@ def problems_of(check: FormatCheck, *, metric: str, max_drop: float) -> list[str
 
 
 def _short(output: Any) -> str:
-    return repr(output) if isinstance(output, str) else f"{len(output)} regions"
+    if isinstance(output, str | float):
+        return repr(output)
+    return f"{len(output)} regions" if hasattr(output, "__len__") else str(getattr(output, "structure", output))[:80]
 
 
 def size_of(path: Path) -> int:

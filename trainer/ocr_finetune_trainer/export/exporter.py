@@ -14,10 +14,18 @@ from ocr_finetune_api.model_table import lookup
 from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.evaluation.networks import OnnxNetwork, PaddleInferenceNetwork
 from ocr_finetune_trainer.export.checks import FormatCheck, compare, problems_of, size_of
-from ocr_finetune_trainer.export.inference_config import detection_config, recognition_config, write_config
+from ocr_finetune_trainer.export.inference_config import (
+    detection_config,
+    orientation_config,
+    recognition_config,
+    table_config,
+    write_config,
+)
 from ocr_finetune_trainer.export.onnx_format import metadata_for, save_onnx
 from ocr_finetune_trainer.export.paddle_format import save_paddle
 from ocr_finetune_trainer.geometry import RecognitionGeometry
+from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+from ocr_finetune_trainer.table_geometry import TableGeometry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.evaluation.subjects import Subject
     from ocr_finetune_trainer.export.checks import Checker, Measured
 
-__all__ = ["ONNX_FILE", "Exporter"]
+__all__ = ["ONNX_FILE", "Exporter", "put_in_place", "settings_for"]
 
 ONNX_FILE = "inference.onnx"
 
@@ -74,15 +82,7 @@ class Exporter:
     @property
     def config(self) -> dict[str, Any]:
         """The settings of `inference.yml`."""
-        subject = self.subject
-        serving_name = lookup(subject.model_name).serving_name
-        if isinstance(subject.geometry, RecognitionGeometry):
-            if subject.dictionary is None:
-                raise TypeError("a recognition model has a dictionary")
-            return recognition_config(
-                serving_name=serving_name, geometry=subject.geometry, dictionary=subject.dictionary
-            )
-        return detection_config(serving_name=serving_name, geometry=subject.geometry, postprocess=DBPostProcess())
+        return settings_for(self.subject)
 
     def metadata(self) -> dict[str, str]:
         """What an ONNX file says about itself."""
@@ -98,7 +98,13 @@ class Exporter:
     def make_paddle(self) -> None:
         """Writes Paddle's format."""
         self.tell("writing Paddle's format")
-        save_paddle(self.subject.layer, folder=self.paddle, geometry=self.subject.geometry, config=self.config)
+        layer = self.subject.layer
+        if isinstance(self.subject.geometry, TableGeometry):
+            from ocr_finetune_trainer.models.table import ServedTable
+
+            layer = ServedTable(layer)
+            layer.eval()
+        save_paddle(layer, folder=self.paddle, geometry=self.subject.geometry, config=self.config)
 
     def make_onnx(self) -> None:
         """Writes ONNX, with the settings beside it so that `paddleocr` loads it with `engine="onnxruntime"`."""
@@ -109,9 +115,13 @@ class Exporter:
     def check_paddle(self) -> None:
         """Loads Paddle's format with Paddle's engine and with `paddleocr`, and measures both."""
         self.tell("checking Paddle's format")
-        self.check("paddle", self.checker.network(PaddleInferenceNetwork(self.paddle)), self.paddle)
+        self.check("paddle", self.checker.network(self._paddle_network()), self.paddle)
         self.tell("checking with paddleocr")
         self.check("paddleocr", self.checker.served(self.paddle), self.paddle)
+
+    def _paddle_network(self) -> PaddleInferenceNetwork:
+        # oneDNN stumbles over the loop of a table model; `paddleocr` switches it off for SLANet, too.
+        return PaddleInferenceNetwork(self.paddle, onednn=not isinstance(self.subject.geometry, TableGeometry))
 
     def check_onnx(self) -> None:
         """Loads ONNX with onnxruntime and measures it."""
@@ -143,6 +153,22 @@ class Exporter:
             raise OCRFineTuneError(
                 *problems, hint=f"nothing was exported; what was written is kept in {self.folder} to look at"
             )
+
+
+def settings_for(subject: Subject) -> dict[str, Any]:
+    """The settings of a model's `inference.yml`."""
+    serving_name = lookup(subject.model_name).serving_name
+    if isinstance(subject.geometry, RecognitionGeometry):
+        if subject.dictionary is None:
+            raise TypeError("a recognition model has a dictionary")
+        return recognition_config(
+            serving_name=serving_name, geometry=subject.geometry, dictionary=subject.dictionary
+        )
+    if isinstance(subject.geometry, TableGeometry):
+        return table_config(serving_name=serving_name, geometry=subject.geometry)
+    if isinstance(subject.geometry, OrientationGeometry):
+        return orientation_config(serving_name=serving_name, geometry=subject.geometry)
+    return detection_config(serving_name=serving_name, geometry=subject.geometry, postprocess=DBPostProcess())
 
 
 def put_in_place(built: Path, target: Path) -> None:

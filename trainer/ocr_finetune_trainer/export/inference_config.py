@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ocr_finetune_trainer.dictionary import Dictionary
     from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
     from ocr_finetune_trainer.geometry import DetectionGeometry, RecognitionGeometry
+    from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+    from ocr_finetune_trainer.table_geometry import TableGeometry
 
-__all__ = ["FILE_NAME", "detection_config", "read_config", "recognition_config", "write_config"]
+__all__ = [
+    "FILE_NAME",
+    "detection_config",
+    "orientation_config",
+    "read_config",
+    "recognition_config",
+    "table_config",
+    "write_config",
+]
 
 FILE_NAME = "inference.yml"
 
@@ -103,6 +113,99 @@ def detection_config(*, serving_name: str, geometry: DetectionGeometry, postproc
             "score_mode": postprocess.score_mode.value,
             "box_type": postprocess.box_type.value,
         },
+    }
+
+
+def table_config(*, serving_name: str, geometry: TableGeometry) -> dict[str, Any]:
+    """The settings of a table model.
+
+    Args:
+        serving_name: A name that `paddleocr` knows.
+        geometry: How pictures become its input.
+    """
+    side = geometry.side
+    shapes = [[1, 3, side, side], [1, 3, side, side], [8, 3, side, side]]
+    normalization = geometry.normalization
+    corners = "xyxyxyxy" if geometry.box_numbers == 8 else "xyxy"
+    labels = {
+        "learn_empty_box": False,
+        "loc_reg_num": geometry.box_numbers,
+        "max_text_length": 500,
+        "merge_no_span_structure": geometry.vocabulary.merged,
+        "replace_empty_cell_token": False,
+    }
+    keys = ["image", "structure", "bboxes", "bbox_masks", "length", "shape"]
+    return {
+        "Global": {"model_name": serving_name},
+        "Hpi": {
+            "backend_configs": {
+                "paddle_infer": {"trt_dynamic_shapes": {"x": shapes}},
+                "tensorrt": {"dynamic_shapes": {"x": shapes}},
+            }
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
+                {"TableLabelEncode": labels},
+                {"TableBoxEncode": {"in_box_format": corners, "out_box_format": corners}},
+                {"ResizeTableImage": {"max_len": side}},
+                {
+                    "NormalizeImage": {
+                        "mean": list(normalization.mean),
+                        "order": "hwc",
+                        "scale": "1./255.",
+                        "std": list(normalization.std),
+                    }
+                },
+                {"PaddingTableImage": {"size": [side, side]}},
+                {"ToCHWImage": None},
+                {"KeepKeys": {"keep_keys": keys}},
+            ]
+        },
+        "PostProcess": {
+            "name": "TableLabelDecode",
+            "merge_no_span_structure": geometry.vocabulary.merged,
+            "character_dict": list(geometry.vocabulary.lines),
+        },
+    }
+
+
+def orientation_config(
+    *, serving_name: str, geometry: OrientationGeometry, labels: Sequence[str] = ("0_degree", "180_degree")
+) -> dict[str, Any]:
+    """The settings of a text-line orientation classifier.
+
+    Args:
+        serving_name: A name that `paddleocr` knows.
+        geometry: How lines become its input.
+        labels: What the classes are called.
+    """
+    shapes = [[batch, 3, geometry.height, geometry.width] for batch in (1, 1, 8)]
+    normalization = geometry.normalization
+    return {
+        "Global": {"model_name": serving_name},
+        "Hpi": {
+            "backend_configs": {
+                "paddle_infer": {"trt_dynamic_shapes": {"x": shapes}},
+                "tensorrt": {"dynamic_shapes": {"x": shapes}},
+            }
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"ResizeImage": {"size": [geometry.width, geometry.height]}},
+                {
+                    "NormalizeImage": {
+                        "channel_num": 3,
+                        "mean": list(normalization.mean),
+                        "order": "",
+                        "scale": 1.0 / 255.0,
+                        "std": list(normalization.std),
+                    }
+                },
+                {"ToCHWImage": None},
+            ]
+        },
+        "PostProcess": {"Topk": {"topk": 1, "label_list": list(labels)}},
     }
 
 

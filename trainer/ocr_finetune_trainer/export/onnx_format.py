@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
-from ocr_finetune_trainer.geometry import RecognitionGeometry
+from ocr_finetune_trainer.geometry import DetectionGeometry, RecognitionGeometry
+from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+from ocr_finetune_trainer.table_geometry import TableGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ocr_finetune_trainer.dictionary import Dictionary
     from ocr_finetune_trainer.geometry import Geometry
@@ -34,9 +36,15 @@ INPUT = "x"
 logger = logging.getLogger(__name__)
 
 
-def output_name(geometry: Geometry) -> str:
-    """Name of the output: `probabilities` (N, T, classes) or `maps` (N, 1, H, W)."""
-    return "probabilities" if isinstance(geometry, RecognitionGeometry) else "maps"
+def output_names(geometry: Geometry) -> tuple[str, ...]:
+    """Names of the outputs.
+
+    `probabilities` (N, T, classes) of a recogniser, (N, 2) of an orientation classifier; `maps` (N, 1, H, W) of a
+    detector; `boxes` (N, steps, 8) and `structure` (N, steps, classes) of a table model.
+    """
+    if isinstance(geometry, TableGeometry):
+        return "boxes", "structure"
+    return ("maps",) if isinstance(geometry, DetectionGeometry) else ("probabilities",)
 
 
 def metadata_for(
@@ -71,6 +79,13 @@ def metadata_for(
     if isinstance(geometry, RecognitionGeometry):
         metadata["shape"] = json.dumps([3, geometry.height, geometry.min_width])
         metadata["max_width"] = str(geometry.max_width)
+    if isinstance(geometry, TableGeometry):
+        metadata["shape"] = json.dumps([3, geometry.side, geometry.side])
+        metadata["structure"] = "\n".join(geometry.vocabulary.lines)
+        metadata["box_frame"] = "square" if geometry.padded_frame else "picture"
+    if isinstance(geometry, OrientationGeometry):
+        metadata["shape"] = json.dumps([3, geometry.height, geometry.width])
+        metadata["channels"] = "RGB"
     if dictionary is not None:
         # One entry a line, the blank left out, the space behind: what readers of this key expect.
         metadata["character"] = "\n".join(dictionary.characters)
@@ -96,7 +111,7 @@ def save_onnx(paddle_folder: Path, *, path: Path, geometry: Geometry, metadata: 
     content = _convert(paddle_folder)
     try:
         model = simplify(content)
-        _name(model, output=output_name(geometry))
+        _name(model, outputs=output_names(geometry))
         set_metadata(model, metadata)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(path))
@@ -173,12 +188,15 @@ def simplify(content: bytes) -> Any:
     return model
 
 
-def _name(model: Any, *, output: str) -> None:
-    """Names input and output, and calls the dynamic sides what they are."""
+def _name(model: Any, *, outputs: Sequence[str]) -> None:
+    """Names input and outputs, and calls the dynamic sides what they are."""
     graph = model.graph
     _rename(graph, graph.input[0].name, INPUT)
-    _rename(graph, graph.output[0].name, output)
-    for value, names in ((graph.input[0], ("batch", "", "height", "width")), (graph.output[0], ("batch", "", "", ""))):
+    for value, name in zip(graph.output, outputs, strict=True):
+        _rename(graph, value.name, name)
+    sides = [(graph.input[0], ("batch", "", "height", "width"))]
+    sides += [(value, ("batch", "", "", "")) for value in graph.output]
+    for value, names in sides:
         for i, dimension in enumerate(value.type.tensor_type.shape.dim):
             if not dimension.HasField("dim_value"):
                 dimension.dim_param = names[i] or f"{value.name}_{i}"

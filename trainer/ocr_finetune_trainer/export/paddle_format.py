@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ocr_finetune_api.exit_codes import OCRFineTuneError
 from ocr_finetune_trainer.export.inference_config import write_config
 from ocr_finetune_trainer.geometry import RecognitionGeometry
+from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+from ocr_finetune_trainer.table_geometry import TableGeometry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,10 @@ def input_shape(geometry: Geometry) -> list[int | None]:
     """The shape of the input `x`; None is dynamic."""
     if isinstance(geometry, RecognitionGeometry):
         return [None, 3, geometry.height, None]
+    if isinstance(geometry, TableGeometry):
+        return [None, 3, geometry.side, geometry.side]
+    if isinstance(geometry, OrientationGeometry):
+        return [None, 3, geometry.height, geometry.width]
     return [None, 3, None, None]
 
 

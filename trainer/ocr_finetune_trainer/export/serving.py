@@ -18,16 +18,21 @@ import numpy as np
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
 from ocr_finetune_trainer.evaluation.reader import Reading
+from ocr_finetune_trainer.metrics.end_to_end import Line
+from ocr_finetune_trainer.evaluation.table_decode import DecodedTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["DetectedPage", "ServedDetector", "ServedReader", "paddleocr"]
+__all__ = ["DetectedPage", "ServedDetector", "ServedOrientation", "ServedReader", "ServedTableReader", "paddleocr"]
 
 _SETTINGS = {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True", "PADDLE_PDX_EAGER_INIT": "True"}
 _CACHE = "PADDLE_PDX_CACHE_HOME"
+
+# What `paddleocr` puts around the tokens of a table.
+_PAGE = frozenset({"<html>", "<body>", "<table>", "</table>", "</body>", "</html>"})
 
 DetectedPage = list[tuple["NDArray[np.float32]", float]]
 
@@ -107,6 +112,86 @@ class ServedDetector:
             result = self._model.predict(image, batch_size=1, limit_side_len=limit_side_len, limit_type=limit_type)[0]
         polygons = [np.asarray(polygon, dtype=np.float32) for polygon in result["dt_polys"]]
         return list(zip(polygons, [float(score) for score in result["dt_scores"]], strict=True))
+
+
+class ServedTableReader:
+    """`paddleocr.TableStructureRecognition` on an exported folder.
+
+    Args:
+        folder: The export.
+        serving_name: The name it is served under.
+
+    Raises:
+        OCRFineTuneError: `paddleocr` does not load it.
+    """
+
+    def __init__(self, folder: Path, *, serving_name: str) -> None:
+        self._model = _load("TableStructureRecognition", folder=folder, serving_name=serving_name)
+
+    def read(self, image: NDArray[np.uint8]) -> DecodedTable:
+        """Reads a table, uint8 (h, w, 3) BGR: tokens, and boxes of 8 numbers in whole pixels."""
+        with _quiet():
+            result = self._model.predict(image, batch_size=1)[0]
+        tokens = [token for token in result["structure"] if token not in _PAGE]
+        boxes = np.asarray(result["bbox"], dtype=np.float32).reshape(-1, 8)
+        return DecodedTable(structure=tuple(tokens), boxes=boxes, score=float(result.get("structure_score", 0.0)))
+
+
+class ServedOrientation:
+    """`paddleocr.TextLineOrientationClassification` on an exported folder.
+
+    Args:
+        folder: The export.
+        serving_name: The name it is served under.
+
+    Raises:
+        OCRFineTuneError: `paddleocr` does not load it.
+    """
+
+    def __init__(self, folder: Path, *, serving_name: str) -> None:
+        self._model = _load("TextLineOrientationClassification", folder=folder, serving_name=serving_name)
+
+    def turned(self, images: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """The probability that each line, uint8 (h, w, 3) BGR, stands on its head."""
+        with _quiet():
+            results = self._model.predict(list(images), batch_size=1)
+        best = [(int(result["class_ids"][0]), float(result["scores"][0])) for result in results]
+        return [score if number == 1 else 1.0 - score for number, score in best]
+
+
+class ServedPipeline:
+    """`paddleocr.PaddleOCR` with a pipeline of one's own.
+
+    Args:
+        config: `export.snippets.pipeline_config`.
+        folder: Where the pipeline's file goes.
+
+    Raises:
+        OCRFineTuneError: `paddleocr` does not load it.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, folder: Path) -> None:
+        from ocr_finetune_trainer.export.snippets import pipeline_text
+
+        file = folder / "pipeline.yml"
+        file.write_text(pipeline_text(dict(config)), encoding="utf-8")
+        package = paddleocr()
+        try:
+            with _quiet():
+                self._pipeline = package.PaddleOCR(paddlex_config=str(file), device=_device())
+        except Exception as error:
+            raise OCRFineTuneError(
+                f"{file}: paddleocr.PaddleOCR does not load it: {type(error).__name__}: {error}"
+            ) from error
+
+    def read(self, image: NDArray[np.uint8]) -> list[Line]:
+        """Reads a page, uint8 (H, W, 3) BGR: outlines in pixels with their texts."""
+        with _quiet():
+            result = self._pipeline.predict(image)[0]
+        return [
+            Line(points=np.asarray(points), text=text)
+            for points, text in zip(result["rec_polys"], result["rec_texts"], strict=True)
+        ]
 
 
 def _load(name: str, *, folder: Path, serving_name: str) -> Any:

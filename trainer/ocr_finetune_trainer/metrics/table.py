@@ -28,7 +28,7 @@ from rapidfuzz.process import cdist
 
 from ocr_finetune_trainer.metrics.detection import DetectionCounts, DetectionScores, match_page
 
-__all__ = ["TableCounts", "TableScores", "box_counts", "same_structure", "teds", "teds_of_many"]
+__all__ = ["TableCounts", "TableScores", "box_counts", "box_polygon", "same_structure", "teds", "teds_of_many"]
 
 _SECTIONS = ("<thead>", "</thead>", "<tbody>", "</tbody>")
 # A pool of processes costs about a second to start; below this many tables one process is faster.
@@ -231,10 +231,12 @@ def box_counts(predicted: Sequence[Sequence[float]], true: Sequence[Sequence[flo
         predicted: Boxes of 4 or 8 numbers each.
         true: Boxes of 4 or 8 numbers each.
     """
-    return match_page([_polygon(box) for box in true], [False] * len(true), [_polygon(box) for box in predicted]).counts
+    truths, found = [box_polygon(box) for box in true], [box_polygon(box) for box in predicted]
+    return match_page(truths, [False] * len(truths), found).counts
 
 
-def _polygon(box: Sequence[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def box_polygon(box: Sequence[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """A box of 4 or 8 numbers as its outline, float64 (4, 2)."""
     numbers = [float(number) for number in box]
     if len(numbers) == 4:
         left, top, right, bottom = numbers

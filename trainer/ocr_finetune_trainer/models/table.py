@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import paddle
 from paddle import nn
 
 from ocr_finetune_trainer.models.backbones.pplcnet import PPLCNet
@@ -41,13 +42,39 @@ class TableModel(nn.Layer):
         Args:
             x: Pictures (N, 3, H, W).
             batch: `structure`, classes from the start on, int64 (N, L); `length`, tokens of each structure without
-                start and end, int64 (N,).
+                start and end, int64 (N,). With `steps` int64 (N,), all equal, so many steps are decoded, which makes
+                them the same on all ranks.
 
         Returns:
             `structure_probs`: logits (N, steps, classes), `loc_preds`: (N, steps, box_numbers); steps is the longest
             structure of the batch + 1.
         """
-        steps = int(batch["length"].max()) + 1
+        steps = int(batch["steps"][0]) if "steps" in batch else int(batch["length"].max()) + 1
         features = self.neck(self.backbone(x))[-1]
         outputs: dict[str, Any] = self.head.teach(features, structure=batch["structure"].astype("int64"), steps=steps)
         return outputs
+
+
+class ServedTable(nn.Layer):
+    """A table model as `paddleocr` 3.7 reads it: boxes first, each as four corners.
+
+    `paddleocr` multiplies boxes with eight factors, so that a model of four numbers a box, as SLANet is, fails there
+    with a bare broadcasting error. The corners say the same.
+
+    Args:
+        model: The model, in evaluation mode.
+    """
+
+    def __init__(self, model: TableModel) -> None:
+        super().__init__()
+        self.model = model
+        self.two_corners = model.head.box_numbers == 4
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (N, 3, H, W) to boxes (N, steps, 8) and probabilities (N, steps, classes)."""
+        outputs = self.model(x)
+        boxes = outputs["loc_preds"]
+        if self.two_corners:
+            left, top, right, bottom = paddle.split(boxes, 4, axis=2)
+            boxes = paddle.concat([left, top, right, top, right, bottom, left, bottom], axis=2)
+        return boxes, outputs["structure_probs"]

@@ -59,6 +59,14 @@ def _evaluator(kind: Kind) -> type[EvaluationRun]:
         from ocr_finetune_trainer.evaluation.detection_run import DetectionRun
 
         return DetectionRun
+    if kind is Kind.TABLE:
+        from ocr_finetune_trainer.evaluation.table_run import TableRun
+
+        return TableRun
+    if kind is Kind.ORIENTATION:
+        from ocr_finetune_trainer.evaluation.orientation_run import OrientationRun
+
+        return OrientationRun
     raise DataError(f"evaluation of {kind.value} models is not known here")
 
 
