@@ -207,6 +207,20 @@ def test_the_ratio_grows_over_the_training() -> None:
     assert np.array_equal(early["image"], late["image"])
 
 
+def test_fine_tuning_starts_where_the_weights_are() -> None:
+    """PP-OCRv3 and later end at a ratio of 0.6, and go on there; everything else starts at 0.4 and ends there."""
+    cases = {
+        ("PP-OCRv5_mobile_det", True): (0.6, 0.0),
+        ("PP-OCRv5_mobile_det", False): (0.4, 0.2),
+        ("DB_mv3", True): (0.4, 0.2),
+        ("DB_mv3", False): (0.4, 0.2),
+    }
+    for (name, pretrained), (first, growth) in cases.items():
+        transform = DetectionTransform.for_model(name, geometry=GEOMETRY, pretrained=pretrained)
+        assert transform.targets.shrink_ratio == pytest.approx(first)
+        assert transform.shrink_growth == pytest.approx(growth)
+
+
 def test_what_is_wrong_is_named() -> None:
     transform, rng = DetectionTransform(geometry=GEOMETRY), np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"train\.txt:7: is a line of text"):
