@@ -137,7 +137,12 @@ def make_transform(
         from ocr_finetune_trainer.data.detection_samples import DetectionAugmentation, DetectionTransform
 
         augmentation = DetectionAugmentation.none() if plain else DetectionAugmentation()
-        return DetectionTransform(geometry=geometry, augmentation=augmentation)  # type: ignore[arg-type]
+        return DetectionTransform.for_model(
+            spec.model.name,
+            geometry=geometry,  # type: ignore[arg-type]
+            augmentation=augmentation,
+            pretrained=spec.model.pretrained != "none",
+        )
     if info.kind is Kind.TABLE:
         from ocr_finetune_trainer.data.table_samples import TableAugmentation, TableTransform
 
