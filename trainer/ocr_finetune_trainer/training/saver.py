@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import paddle
 
-from ocr_finetune_api.exit_codes import DivergedError
+from ocr_finetune_api.exit_codes import DivergedError, OCRFineTuneError
 from ocr_finetune_trainer.training import checkpoint
-from ocr_finetune_trainer.training.average import buffers, load, to_arrays
+from ocr_finetune_trainer.training.average import buffers, floats, load, to_arrays
 from ocr_finetune_trainer.training.checkpoint import EMA, MODEL, OPTIMIZER, RANKS, Checkpoint, Manifest, Progress
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class TrainingState:
         if self._ranks.world == 1:
             yield model
             return
+        self._require_equal_weights()
         statistics = buffers(model)
         own = to_arrays(statistics)
         mean, _ = self._over_ranks(own)
@@ -159,6 +160,20 @@ class TrainingState:
             raise DivergedError(f"training diverged at step {progress.step}, and there is no checkpoint to go back to")
         found_here, _ = checkpoint.find(self._folder)
         return self.restore(next(item for item in found_here if item.path.name == name))
+
+    def _require_equal_weights(self) -> None:
+        """Makes sure that the ranks still train one model: a broken reduction would go unnoticed otherwise."""
+        statistics = buffers(self._model).keys()
+        values = [value for name, value in floats(self._model).items() if name not in statistics]
+        total = float(sum(float(value.astype("float64").sum()) for value in values))
+        totals = self._ranks.gather([total]).ravel()
+        wrong = [rank for rank, theirs in enumerate(totals) if theirs != totals[0]]
+        if wrong:
+            names = ", ".join(f"rank {rank}" for rank in wrong)
+            raise OCRFineTuneError(
+                f"{names} holds other weights than rank 0: gradients were not reduced",
+                hint="this is a mistake of the program or of the network; please report it",
+            )
 
     def _restore_own(self, name: str, model: nn.Layer, own: Arrays) -> None:
         if name in own:
