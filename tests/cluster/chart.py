@@ -15,7 +15,8 @@ def monitors(*, namespace: str) -> list[dict[str, Any]]:
     """Returns the ServiceMonitor and the PodMonitor of the release."""
     values = {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}
     texts = Chart.load(CHART).render(values, name=RELEASE, namespace=namespace)
-    documents = [one for text in texts.values() for one in yaml.safe_load_all(text) if isinstance(one, dict)]
+    files = [text for path, text in texts.items() if path.endswith(".yaml")]
+    documents = [one for text in files for one in yaml.safe_load_all(text) if one]
     return [one for one in documents if one["kind"] in {"ServiceMonitor", "PodMonitor"}]
 
 
