@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import cache, check, convert, init, models, predict, run, stage, version
+    from ocr_finetune_trainer.cli import cache, check, convert, evaluate, init, models, predict, run, stage, version
 
     application = typer.Typer(
         name="ocrft",
@@ -32,6 +32,8 @@ def _application() -> typer.Typer:
     application.command("check")(check.check)
     application.command("run")(run.run)
     run.add_stage_commands(application)
+    application.command("evaluate")(evaluate.evaluate)
+    application.command("evaluate")(evaluate.evaluate)  # the stage, and more
     application.command("predict")(predict.predict)
     application.command("convert")(convert.convert)
     application.add_typer(cache.app)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
 from ocr_finetune_api.exit_codes import ExitCode
 from ocr_finetune_api.model_table import TABLE, Kind
@@ -56,6 +55,7 @@ class RunDisplay:
         )
         self._tasks: dict[Stage, TaskID] = {}
         self._line_at = 0.0
+        self._all_old = True
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -83,8 +83,9 @@ class RunDisplay:
             self._line_at = time.monotonic()
             err.print(f"{stage.value}: {progress.percent:.0f}% {detail}", markup=False)
 
-    def end(self, stage: Stage, result: StageResult) -> None:
-        """A stage has ended."""
+    def end(self, stage: Stage, result: StageResult, *, is_old: bool) -> None:
+        """A stage has ended; `is_old` if its result stood already."""
+        self._all_old = self._all_old and is_old
         mark = "[green]✓[/]" if result.succeeded else "[red]✗[/]"
         completed = 100 if result.succeeded else None
         self._bars.update(self._tasks[stage], mark=mark, detail=_outcome(result), completed=completed)
@@ -108,7 +109,12 @@ class RunDisplay:
                 err.print(last.message, markup=False)
             return
         if last.stage is Stage.EXPORT:
-            out.print(_summary_table(self._engine, seconds=seconds))
+            rows = [("all is done", "nothing has changed since") if self._all_old else ("done in", _duration(seconds))]
+            rows += _summary(self._engine)
+            width = max(len(label) for label, _ in rows)
+            out.print(f"\n{self._engine.name}", style="bold green")
+            for label, text in rows:
+                out.print(f"  {label:<{width}}  {text}", markup=False)
             _print_usage(self._engine)
 
 
@@ -133,6 +139,10 @@ def describe(progress: Progress) -> str:
 def _outcome(result: StageResult) -> str:
     if not result.succeeded:
         return "stopped" if result.exit_code == ExitCode.STOPPED else f"failed (exit code {result.exit_code})"
+    if result.stage is Stage.PREPARE:
+        return _prepared(result)
+    if result.stage is Stage.TRAIN:
+        return _trained(result)
     return str(result.details.get("summary") or "done")
 
 
@@ -142,24 +152,48 @@ def _duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def _summary_table(engine: LocalEngine, *, seconds: float) -> Table:
-    table = Table(title=f"{engine.name}: done in {_duration(seconds)}", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+def _summary(engine: LocalEngine) -> list[tuple[str, str]]:
+    """What came out, as pairs of a label and a text; paths stay whole, so that they can be copied."""
+    rows = []
     prepared, trained = engine.result(Stage.PREPARE), engine.result(Stage.TRAIN)
     evaluated, exported = engine.result(Stage.EVALUATE), engine.result(Stage.EXPORT)
     if prepared:
-        table.add_row("data", str(prepared.details.get("summary", "")))
+        rows.append(("data", _prepared(prepared)))
     if trained:
-        table.add_row("training", str(trained.details.get("summary", "")))
+        rows.append(("training", _trained(trained)))
     if evaluated:
+        where = (
+            "on the validation set (no test set: optimistic)"
+            if evaluated.details.get("optimistic")
+            else "on the test set"
+        )
         for name, before, after in before_and_after(evaluated.metrics):
-            table.add_row(name, f"{before} before → [green]{after}[/] after, on the test set")
+            rows.append((name, f"{before} before → {after} after, {where}"))
     folder = engine.workspace.folder
     for result in (trained, evaluated, exported):
-        for name, path in (result.artifacts if result else {}).items():
-            table.add_row(name, str(folder / path))
-    return table
+        rows += [(name, str(folder / path)) for name, path in (result.artifacts if result else {}).items()]
+    return rows
+
+
+def _prepared(result: StageResult) -> str:
+    counts = result.details.get("counts") or {}
+    verbs = {"train": "to train", "validation": "to validate", "test": "to test"}
+    parts = [f"{count:,} {verbs.get(name, name)}" for name, count in counts.items()]
+    dictionary = result.details.get("dictionary")
+    if dictionary:
+        parts.append(f"{dictionary['size']:,} characters")
+    parts.append(f"{result.details.get('rejected', 0):,} rejected")
+    return ", ".join(parts)
+
+
+def _trained(result: StageResult) -> str:
+    metrics = result.metrics
+    best = metrics.get("best") or {}
+    took = _duration(metrics.get("seconds", 0))
+    text = f"{metrics.get('epochs', 0):g} epochs, {metrics.get('steps', 0):,} steps in {took}"
+    if best.get("value") is not None:
+        text += f"; best {best['metric']} {best['value']:.4f} on the validation set, at step {best['step']:,}"
+    return text
 
 
 def before_and_after(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:

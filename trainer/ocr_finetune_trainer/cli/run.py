@@ -40,15 +40,14 @@ def run(
 
     Run it again to go on where it stopped; what is done for the same inputs is not done again.
     """
-    _run(STAGES, manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
+    run_stages(STAGES, manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
 
 
 def add_stage_commands(application: typer.Typer) -> None:
-    """Adds `prepare`, `train`, `evaluate` and `export` to the command line."""
+    """Adds `prepare`, `train` and `export` to the command line; `evaluate` can do more and has a module of its own."""
     texts = {
         Stage.PREPARE: "Reads, checks and splits the data of a manifest; fetches its weights.",
         Stage.TRAIN: "Trains the model of a manifest on its prepared data.",
-        Stage.EVALUATE: "Measures the trained model on its test set.",
         Stage.EXPORT: "Makes the trained model usable by PaddleOCR and others.",
     }
     for stage, text in texts.items():
@@ -62,12 +61,15 @@ def _stage_command(stage: Stage) -> Any:
         claim: Claims = None,
         json: Json = False,
     ) -> None:
-        _run([stage], manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
+        run_stages([stage], manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
 
     return command
 
 
-def _run(stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Sequence[str], as_json: bool) -> None:
+def run_stages(
+    stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Sequence[str], as_json: bool
+) -> None:
+    """Runs stages of a manifest on this machine, shows how they go, and ends the process with their exit code."""
     from ocr_finetune_api.manifest import load
     from ocr_finetune_trainer.cli.display import RunDisplay
     from ocr_finetune_trainer.cli.output import print_json
@@ -80,7 +82,7 @@ def _run(stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Se
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     started = time.monotonic()
     with engine.lock(), RunDisplay(engine, stages, quiet=as_json) as display:
-        results = _run_stages(engine, stages, display)
+        results = _run_each(engine, stages, display)
     if as_json:
         print_json({"run": engine.name, "workspace": str(engine.workspace.folder), "stages": results_json(results)})
     else:
@@ -88,12 +90,14 @@ def _run(stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Se
     raise typer.Exit(results[-1].exit_code if results else ExitCode.OK)
 
 
-def _run_stages(engine: LocalEngine, stages: Sequence[Stage], display: Any) -> list[StageResult]:
+def _run_each(engine: LocalEngine, stages: Sequence[Stage], display: Any) -> list[StageResult]:
     results: list[StageResult] = []
     for stage in stages:
-        display.begin(stage, is_done=engine.result(stage) is not None)
-        result = engine.run(stage, watch=display.watch)
-        display.end(stage, result)
+        done = engine.result(stage)
+        display.begin(stage, is_done=done is not None)
+        # Prepare looks at its sources in any case: they may have changed. What follows depends on the workspace alone.
+        result = done if done is not None and stage is not Stage.PREPARE else engine.run(stage, watch=display.watch)
+        display.end(stage, result, is_old=done == result)
         results.append(result)
         if not result.succeeded or engine.stopping:
             break

@@ -1,0 +1,62 @@
+"""`ocrft evaluate`: the stage of a manifest, or two trained runs together on whole pages."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocr_finetune_api.exit_codes import ConfigurationError, InputMissingError
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_trainer.cli import run
+
+
+def evaluate(
+    manifest: Annotated[Path | None, typer.Argument(help="The manifest.", metavar="MANIFEST")] = None,
+    workspace: run.WorkspaceOption = run.DEFAULT_WORKSPACE,
+    claim: run.Claims = None,
+    det: Annotated[Path | None, typer.Option(help="Folder of a detection run, instead of a manifest.")] = None,
+    rec: Annotated[Path | None, typer.Option(help="Folder of a recognition run, instead of a manifest.")] = None,
+    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="From which overlap a line counts as found.")] = 0.5,
+    json: run.Json = False,
+) -> None:
+    """Measures the trained model on its test set; with --det and --rec, two runs together on whole pages."""
+    if manifest is not None and det is None and rec is None:
+        run.run_stages([Stage.EVALUATE], manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
+        return
+    if manifest is not None or det is None or rec is None:
+        raise ConfigurationError(
+            "give either a manifest, or --det and --rec", hint="ocrft evaluate --det WORKSPACE/RUN --rec WORKSPACE/RUN"
+        )
+    _pages(det, rec, iou=iou, as_json=json)
+
+
+def _pages(det: Path, rec: Path, *, iou: float, as_json: bool) -> None:
+    import warnings
+
+    from ocr_finetune_api.workspace import Workspace
+    from ocr_finetune_trainer.cli.output import out, print_json
+    from ocr_finetune_trainer.evaluation.end_to_end import measure_end_to_end, served_pair, subject_of_run
+    from ocr_finetune_trainer.evaluation.held_out import test_set
+
+    warnings.simplefilter("ignore")
+    for option, folder in (("--det", det), ("--rec", rec)):
+        if not (folder / "run.yaml").is_file():
+            raise InputMissingError(f"{option} {folder}: is not the folder of a run", hint="it holds a run.yaml")
+    spaces = [Workspace(folder.resolve().parent, folder.resolve().name) for folder in (det, rec)]
+    detector, recogniser = [subject_of_run(space) for space in spaces]
+    pages = test_set(spaces[0])
+    with tempfile.TemporaryDirectory(prefix="ocrft-pages-") as aside:
+        result = measure_end_to_end(
+            served_pair(detector, recogniser, aside=Path(aside)),
+            pages.dataset,
+            iou=iou,
+            detector=f"{det.name}, {detector.note}",
+            recogniser=f"{rec.name}, {recogniser.note}",
+        )
+    if as_json:
+        print_json({**result.as_dict(), "set": pages.name, "optimistic": pages.optimistic})
+    else:
+        out.print(f"{len(pages.dataset)} pages of the {pages.name} set: {result.summary()}", markup=False)
