@@ -271,17 +271,18 @@ class Gang:
 
     def _wait_for_start(self, deadline: float) -> Meeting | None:
         # Node 0 names who is missing; its word may come a little after the deadline.
-        while self._line is not None and time.monotonic() < deadline + 5.0:
+        over = False
+        while not over:
+            # What was said before the line ended must still be heard.
+            over = self._line is None or time.monotonic() > deadline + 5.0
             if self._meeting is not None:
                 return self._meeting
             if self._refused:
                 raise PeerError(self._refused)
             if self._verdict is not None:
-                raise self._verdict.error()
+                raise PeerError(*self._verdict.problems, hint=self._verdict.hint)
             if self._stop.wait(_POLL_SECONDS):
                 raise StopRequested("stopped while waiting for the other nodes; nothing was trained")
-        if self._verdict is not None:
-            raise self._verdict.error()
         return None
 
     def _listen_to_host(self, line: socket.socket) -> None:
@@ -295,6 +296,7 @@ class Gang:
             elif "end" in message:
                 self._verdict = Outcome(**message["end"])
         self._line = None
+        _close(line)
 
     def _accept(self, server: socket.socket) -> None:
         while not self._done:
@@ -310,16 +312,16 @@ class Gang:
             if node is None:
                 node = self._seat(connection, message.get("hello"))
                 if node is None:
-                    _close(connection)
-                    return
+                    break
                 continue
             with self._lock:
                 seat = self._seats[node]
                 if seat.connection is not connection:
-                    return
+                    break
                 seat.seen = time.monotonic()
                 if "beat" in message:
                     seat.report = Report.parse(message["beat"])
+        _close(connection)
         if node is not None:
             self._left(node, connection)
 
