@@ -113,6 +113,20 @@ def test_buckets_hold_every_crop() -> None:
         geometry.bucket(3201)
 
 
+def test_a_training_crop_is_no_larger_than_pages() -> None:
+    geometry = DetectionGeometry()
+    for sizes, crop in (
+        ([(1000, 800)] * 5, (640, 640)),
+        ([(300, 250)] * 5, (256, 288)),
+        ([(300, 250)] * 19 + [(4000, 3000)], (256, 288)),
+        ([(60, 40)] * 3, (128, 128)),
+        ([], (640, 640)),
+    ):
+        fitted = geometry.for_pages(np.asarray(sizes, np.int32).reshape(-1, 2))
+        assert (fitted.train_height, fitted.train_width) == crop
+        assert fitted.rule == geometry.rule
+
+
 def test_wrong_pictures_and_settings_are_named() -> None:
     geometry = RecognitionGeometry()
     with pytest.raises(ValueError, match="empty picture of 0x5"):

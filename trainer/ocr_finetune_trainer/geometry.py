@@ -365,6 +365,26 @@ class DetectionGeometry:
         """The same geometry with another size rule."""
         return replace(self, rule=rule)
 
+    def for_pages(self, sizes: NDArray[np.int32]) -> DetectionGeometry:
+        """The same geometry with a training crop no larger than pages are: the rest of it would be black.
+
+        Args:
+            sizes: (N, 2), width and height of the pages to train on; of each side the crop holds what nine in ten have.
+
+        Returns:
+            A geometry whose training crop is at most as large as this one's, and at least 128 pixels.
+        """
+        if not len(sizes):
+            return self
+        kinds, counts = np.unique(np.asarray(sizes, dtype=np.int64), axis=0, return_counts=True)
+        served = np.array([self.rule.size(height=int(height), width=int(width)) for width, height in kinds])
+        rows, columns = np.quantile(np.repeat(served, counts, axis=0), 0.9, axis=0, method="higher").tolist()
+        return replace(
+            self,
+            train_height=min(self.train_height, max(128, rows)),
+            train_width=min(self.train_width, max(128, columns)),
+        )
+
     def resize(self, picture: NDArray[np.uint8]) -> ResizedPage:
         """Resizes one page.
 

@@ -20,7 +20,7 @@ from ocr_finetune_api.values import seconds
 from ocr_finetune_trainer import losses, models
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.dictionary import Dictionary
-from ocr_finetune_trainer.geometry import geometry_for
+from ocr_finetune_trainer.geometry import DetectionGeometry, geometry_for
 from ocr_finetune_trainer.models.freezing import Freezing
 from ocr_finetune_trainer.telemetry.trackers import Tracker, open_trackers
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
@@ -112,6 +112,8 @@ class _Job:
         self.geometry = geometry_for(spec.model.name)
         self.dictionary = Dictionary.load(workspace.dictionary) if self.info.kind is Kind.RECOGNITION else None
         self.dataset = DataSet.open(workspace.data / "train")
+        if isinstance(self.geometry, DetectionGeometry):
+            self.geometry = self.geometry.for_pages(self.dataset.sizes)
         self.validation = DataSet.open(workspace.data / "validation")
         if not len(self.validation):
             raise InputMissingError(f"{workspace.data / 'validation'}: is empty, so no checkpoint can be chosen")
