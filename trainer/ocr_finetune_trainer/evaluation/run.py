@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+import tempfile
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocr_finetune_trainer.evaluation.files import write_json, write_text
+from ocr_finetune_api.model_table import Kind
+from ocr_finetune_trainer.data.store import DataSet
+from ocr_finetune_trainer.evaluation.files import write_json, write_jsonl, write_text
 from ocr_finetune_trainer.evaluation.gate import GateInput, Verdict, judge
 from ocr_finetune_trainer.evaluation.subjects import Subject, base_of, trained_of
 
 if TYPE_CHECKING:
+    from ocr_finetune_trainer.evaluation.end_to_end import EndToEnd
     from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
     from ocr_finetune_trainer.stages.context import StageContext
 
-__all__ = ["EvaluationRun"]
+__all__ = ["PAGES", "EvaluationRun"]
+
+PAGES = "pages.jsonl"
 
 
 class EvaluationRun(ABC):
@@ -34,6 +41,7 @@ class EvaluationRun(ABC):
         self.dataset = measured_on.dataset
         self.optimistic = measured_on.optimistic
         self.warnings: list[str] = []
+        self.end_to_end: EndToEnd | None = None
         if self.optimistic:
             self.warnings.append(
                 "there is no test set: measured on the validation set, which chose the checkpoint, so the figures are "
@@ -53,6 +61,41 @@ class EvaluationRun(ABC):
     @abstractmethod
     def measure(self) -> None:
         """Runs both models on all sets."""
+
+    def measure_pages(self) -> None:
+        """Reads whole pages together with another run's model, where the manifest asks for that.
+
+        Raises:
+            InputMissingError: There is no such run, or it is not trained.
+            ConfigurationError: Its model is of the same kind.
+            DataError: The pages have no texts.
+        """
+        asked = self.spec.evaluation.end_to_end
+        if asked is None:
+            return
+        from ocr_finetune_trainer.evaluation.end_to_end import (
+            find_run,
+            measure_end_to_end,
+            served_pair,
+            subject_of_run,
+        )
+
+        self.progress(0.0, "reading whole pages")
+        partner = subject_of_run(find_run(self.workspace.root, asked.with_.run))
+        pages = DataSet.open(self.workspace.data / "end-to-end")
+        words = {
+            subject.kind: f"{name}, {subject.note}"
+            for subject, name in ((self.trained, self.context.config.run.name), (partner, asked.with_.run))
+        }
+        with tempfile.TemporaryDirectory(prefix="ocrft-pages-") as aside:
+            self.end_to_end = measure_end_to_end(
+                served_pair(self.trained, partner, aside=Path(aside)),
+                pages,
+                iou=asked.iou,
+                detector=words[Kind.DETECTION],
+                recogniser=words[Kind.RECOGNITION],
+                progress=lambda done, total: self.progress(done / max(total, 1), "reading whole pages"),
+            )
 
     @property
     @abstractmethod
@@ -97,7 +140,7 @@ class EvaluationRun(ABC):
     @property
     def facts(self) -> dict[str, str]:
         """What stands at the top of the report."""
-        return {
+        facts = {
             "run": self.context.config.run.name,
             "model": f"{self.spec.model.name}, {self.trained.note}",
             "compared with": self.base.note,
@@ -105,6 +148,9 @@ class EvaluationRun(ABC):
             + (", optimistic" if self.optimistic else ""),
             "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         }
+        if self.end_to_end is not None:
+            facts["whole pages"] = f"{self.end_to_end.summary()}, through paddleocr.PaddleOCR"
+        return facts
 
     @property
     def artifacts(self) -> dict[str, str]:
@@ -127,6 +173,9 @@ class EvaluationRun(ABC):
             },
             **self.document(),
         }
+        if self.end_to_end is not None:
+            document["endToEnd"] = self.end_to_end.as_dict()
+            write_jsonl(self.workspace.evaluation / PAGES, [page.as_dict() for page in self.end_to_end.pages])
         write_json(self.workspace.evaluation / "metrics.json", document)
         write_text(self.workspace.evaluation / "report.html", self.report())
 

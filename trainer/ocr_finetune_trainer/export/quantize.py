@@ -177,7 +177,7 @@ def quantize_int8(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime logs advice to the root logger that does not apply to a model that is simplified already."""
+    """Onnxruntime logs advice to the root logger that does not apply to a model that is simplified already."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -314,7 +314,7 @@ def _store_weights_in_eight_bits(model: Any) -> None:
         if not layers or len(layers) != len(nodes) or value.data_type != onnx.TensorProto.FLOAT:
             continue
         array = numpy_helper.to_array(value)
-        if array.size < LEAST_WEIGHTS or array.ndim < 2:  # noqa: PLR2004 - vectors have no channels
+        if array.size < LEAST_WEIGHTS or array.ndim < 2:
             continue
         axis = 0 if layers[0].op_type == "Conv" else 1 if array.ndim in (2, 4) else array.ndim - 1
         scale = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis))

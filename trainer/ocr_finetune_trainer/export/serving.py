@@ -176,9 +176,16 @@ class ServedPipeline:
         file = folder / "pipeline.yml"
         file.write_text(pipeline_text(dict(config)), encoding="utf-8")
         package = paddleocr()
+        # Without names and folders as arguments, `PaddleOCR` puts its own default models in place of the file's.
+        parts = {"text_detection": "TextDetection", "text_recognition": "TextRecognition"}
+        models = {
+            f"{argument}_{key}": config["SubModules"][part][key]
+            for argument, part in parts.items()
+            for key in ("model_name", "model_dir")
+        }
         try:
             with _quiet():
-                self._pipeline = package.PaddleOCR(paddlex_config=str(file), device=_device())
+                self._pipeline = package.PaddleOCR(paddlex_config=str(file), device=_device(), **models)
         except Exception as error:
             raise OCRFineTuneError(
                 f"{file}: paddleocr.PaddleOCR does not load it: {type(error).__name__}: {error}"

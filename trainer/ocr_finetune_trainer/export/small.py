@@ -16,7 +16,7 @@ from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
 from ocr_finetune_trainer.evaluation.networks import OnnxNetwork
 from ocr_finetune_trainer.export.inference_config import write_config
 from ocr_finetune_trainer.export.quantize import Quantized, quantize_int8, to_fp16
-from ocr_finetune_trainer.geometry import RecognitionGeometry
+from ocr_finetune_trainer.geometry import DetectionGeometry
 from ocr_finetune_trainer.metrics.recognition import higher_is_better
 
 if TYPE_CHECKING:
@@ -60,9 +60,11 @@ class Calibration(Sequence["NDArray[np.float32]"]):
             part._chosen = self._chosen[index]
             return part
         picture = decode(self._dataset.image(self._chosen[index]))
-        if isinstance(self._geometry, RecognitionGeometry):
+        if not isinstance(self._geometry, DetectionGeometry):
             return self._geometry.batch([picture])
-        return self._geometry.normalization(self._geometry.resize(picture).picture)[None]
+        if isinstance(self._geometry, DetectionGeometry):
+            return self._geometry.normalization(self._geometry.resize(picture).picture)[None]
+        raise TypeError(f"models with {type(self._geometry).__name__} are not quantised")
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for number in range(len(self)):

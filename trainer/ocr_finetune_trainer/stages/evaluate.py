@@ -32,10 +32,12 @@ def run(context: StageContext) -> StageOutcome:
     context.reporter.activity(Activity.LOADING, "loading the model")
     evaluation = _evaluator(context.spec.model.kind)(context, measured_on=test_set(context.workspace))
     evaluation.measure()
+    evaluation.measure_pages()
     evaluation.write()
     verdict = evaluation.verdict
     outcome = StageOutcome(
-        metrics=evaluation.metrics,
+        metrics=evaluation.metrics
+        | ({"endToEnd": evaluation.end_to_end.as_dict()} if evaluation.end_to_end is not None else {}),
         artifacts=evaluation.artifacts,
         warnings=[*evaluation.warnings, *verdict.notes],
         details={"summary": evaluation.summary, "optimistic": evaluation.optimistic, "gate": _document(verdict)},
