@@ -251,12 +251,18 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 0x800:
         return info.filename
     raw = info.filename.encode("cp437", "replace")
+    names = []
     for encoding in ("utf-8", "gb18030"):
         try:
-            return raw.decode(encoding)
+            names.append(raw.decode(encoding))
         except UnicodeDecodeError:
             continue
-    return info.filename
+    # Two bytes of GBK can also be two of UTF-8, but then as letters that no file name has.
+    return next((name for name in names if all(_is_usual(c) for c in name)), (names or [info.filename])[0])
+
+
+def _is_usual(character: str) -> bool:
+    return not 0x180 <= ord(character) < 0x391
 
 
 def _is_noise(name: str) -> bool:

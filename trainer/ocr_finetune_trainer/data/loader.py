@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from ocr_finetune_api.exit_codes import ConfigurationError, DataError, ExitCode, OCRFineTuneError
-from ocr_finetune_trainer.data.worker import HEADER, SampleError, Task, layout_of, make_batch
+from ocr_finetune_trainer.data.worker import HEADER_BYTES, SampleError, Slot, Task, make_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,7 @@ __all__ = ["Batch", "Loader"]
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, "NDArray[Any]"]
+START_TIMEOUT = 120.0  # seconds; a busy machine reads its programs slowly
 SLOTS = 3  # batches a worker may have ready
 
 
@@ -160,24 +161,12 @@ class Loader:
     def _start(self) -> None:
         if self._workers:
             return
-        slot_bytes = self._slot_bytes()
-        _check_memory(self._count, SLOTS, slot_bytes)
-        message = pickle.dumps((self.dataset, self._transform, self._seed, slot_bytes))
-        self._workers = [_Worker(number, slot_bytes, self.dataset) for number in range(self._count)]
+        rows = -(-self.order.batch_size // self._world)
+        _check_memory(self._count, rows * _bytes_a_sample(self._transform))
+        message = pickle.dumps((self.dataset, self._transform, self._seed))
+        self._workers = [_Worker(number, self.dataset) for number in range(self._count)]
         for worker in self._workers:
             worker.send_bytes(message)
-
-    def _slot_bytes(self) -> int:
-        """Bytes of the largest batch. Memory is taken only where it is written, so a generous bound costs nothing."""
-        first = self.task(*next(self._positions(self._position)))
-        batch = make_batch(self.dataset, self._transform, first, seed=self._seed)
-        _, size = layout_of(batch)
-        rows = max(len(first.indices), 1)
-        most = -(-self.order.batch_size // self._world)
-        geometry = getattr(self._transform, "geometry", None)
-        widest = getattr(geometry, "max_width", 0)
-        growth = widest / batch["image"].shape[2] if widest and "image" in batch else 1.0
-        return int(size / rows * most * max(growth, 1.0) * 1.25) + (1 << 20)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -197,26 +186,25 @@ class Loader:
 class _Worker:
     """One process that makes batches, seen from outside."""
 
-    def __init__(self, number: int, slot_bytes: int, dataset: DataSet) -> None:
+    def __init__(self, number: int, dataset: DataSet) -> None:
         self._number = number
-        self._slot_bytes = slot_bytes
         self._dataset = dataset
-        descriptor = os.memfd_create(f"ocrft-batches-{number}")
-        size = -(-(HEADER + SLOTS * slot_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
-        os.ftruncate(descriptor, size)
-        self._memory = mmap.mmap(descriptor, size)
-        struct.pack_into("<q", self._memory, 0, -1)
+        descriptors = [os.memfd_create(f"ocrft-batches-{number}-{slot}") for slot in range(1 + SLOTS)]
+        os.ftruncate(descriptors[0], HEADER_BYTES)
+        self._header = mmap.mmap(descriptors[0], HEADER_BYTES)
+        struct.pack_into("<q", self._header, 0, -1)
+        self._descriptors = descriptors
+        self._slots = [Slot(descriptor) for descriptor in descriptors[1:]]
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ocr_finetune_trainer.data.worker", str(theirs.fileno()), str(descriptor)],
-                pass_fds=(theirs.fileno(), descriptor),
+                [sys.executable, "-m", "ocr_finetune_trainer.data.worker", *map(str, (theirs.fileno(), *descriptors))],
+                pass_fds=(theirs.fileno(), *descriptors),
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
             )
         finally:
             theirs.close()
-            os.close(descriptor)
         self._connection = Connection(ours.detach())
         self._ready = False
 
@@ -229,20 +217,19 @@ class _Worker:
             self._connection.send(task)
 
     def take(self, epoch: int, step: int, *, timeout: float) -> Batch:
+        if not self._ready:
+            self._receive(max(timeout, START_TIMEOUT))
+            self._ready = True
         answer = self._receive(timeout)
-        if answer[0] == "ready":
-            answer = self._receive(timeout)
         if answer[0] == "sample":
             raise _unusable(answer[4], answer[5])
-        if answer[0] == "large":
-            raise OCRFineTuneError(f"a batch of {answer[3]} bytes is larger than expected", hint="please report this")
         if answer[1:3] != (epoch, step):
             raise OCRFineTuneError(f"data worker {self._number} sent batch {answer[1:3]} instead of {(epoch, step)}")
-        _, _, _, slot, layout = answer
-        base = HEADER + slot * self._slot_bytes
+        _, _, _, slot, layout, size = answer
+        memory = self._slots[slot].buffer(max(size, 1))
+        # A copy, because the worker fills the slot again while the caller still holds the batch.
         return {
-            name: np.ndarray(shape, dtype, buffer=self._memory, offset=base + offset).copy()
-            for name, dtype, shape, offset in layout
+            name: np.ndarray(shape, dtype, buffer=memory, offset=offset).copy() for name, dtype, shape, offset in layout
         }
 
     def _receive(self, timeout: float) -> tuple[Any, ...]:
@@ -265,7 +252,7 @@ class _Worker:
         return answer
 
     def _sample(self) -> str:
-        (index,) = struct.unpack_from("<q", self._memory, 0)
+        (index,) = struct.unpack_from("<q", self._header, 0)
         return f"sample {index} ({self._dataset.origin(index)})" if index >= 0 else "its start"
 
     def close(self) -> None:
@@ -275,17 +262,26 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with contextlib.suppress(BufferError):
-            self._memory.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
 
-def _check_memory(workers: int, slots: int, slot_bytes: int) -> None:
+def _bytes_a_sample(transform: Any) -> int:
+    """About what a sample takes in a batch: a picture of the usual size, and its maps for a detector."""
+    geometry = getattr(transform, "geometry", None)
+    if geometry is not None and hasattr(geometry, "train_height"):
+        return int(geometry.train_height * geometry.train_width * (3 + 4 * 4))
+    return int(getattr(geometry, "height", 1) * getattr(geometry, "min_width", 1) * 3)
+
+
+def _check_memory(workers: int, batch_bytes: int) -> None:
     """Refuses before the first process starts what would be killed later, without a word, by the kernel."""
-    needed = workers * slots * slot_bytes
+    needed = workers * SLOTS * batch_bytes
     limit = _memory_left()
     if needed > limit:
         raise ConfigurationError(
-            f"{workers} data workers may need {needed >> 20} MiB for their batches, and {limit >> 20} MiB are left",
+            f"{workers} data workers need about {needed / 2**20:.0f} MiB for their batches, "
+            f"and {limit / 2**20:.0f} MiB are left",
             hint="lower training.workers or training.batchSize, or give the pod more memory",
         )
 

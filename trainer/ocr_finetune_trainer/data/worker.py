@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import mmap
+import os
 import pickle
 import signal
 import struct
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
     from ocr_finetune_trainer.data.store import DataSet, Sample
 
-__all__ = ["BatchTransform", "Layout", "SampleError", "Task", "make_batch"]
+__all__ = ["BatchTransform", "Layout", "SampleError", "Slot", "Task", "make_batch"]
 
-HEADER = 64  # bytes before the slots; the first 8 hold the number of the sample in work
+HEADER_BYTES = 64  # the first 8 hold the number of the sample in work
 _ALIGN = 64
 
 
@@ -147,17 +148,36 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     connection = Connection(int(sys.argv[1]))
+    header, *slots = (int(descriptor) for descriptor in sys.argv[2:])
     try:
-        _serve(connection, mmap.mmap(int(sys.argv[2]), 0))
+        _serve(connection, mmap.mmap(header, HEADER_BYTES), [Slot(descriptor) for descriptor in slots])
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _serve(connection: Connection, memory: mmap.mmap) -> None:
-    dataset, transform, seed, slot_bytes = pickle.loads(connection.recv_bytes())  # noqa: S301 - from its own parent
+class Slot:
+    """Anonymous shared memory for one batch; it grows with the largest batch it has held."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = 0
+        self._memory: mmap.mmap | None = None
+
+    def buffer(self, size: int) -> mmap.mmap:
+        """The memory, at least so many bytes of it."""
+        if self._memory is None or size > self._size:
+            self._size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+            if os.fstat(self._descriptor).st_size < self._size:
+                os.ftruncate(self._descriptor, self._size)
+            self._memory = mmap.mmap(self._descriptor, self._size)
+        return self._memory
+
+
+def _serve(connection: Connection, header: mmap.mmap, slots: list[Slot]) -> None:
+    dataset, transform, seed = pickle.loads(connection.recv_bytes())  # noqa: S301 - from its own parent
 
     def begin(index: int) -> None:
-        struct.pack_into("<q", memory, 0, index)
+        struct.pack_into("<q", header, 0, index)
 
     connection.send(("ready",))
     while True:
@@ -168,14 +188,11 @@ def _serve(connection: Connection, memory: mmap.mmap) -> None:
             connection.send(("sample", task.epoch, task.step, error.index, error.origin, error.reason))
             continue
         layout, size = layout_of(batch)
-        if size > slot_bytes:
-            connection.send(("large", task.epoch, task.step, size))
-            continue
-        base = HEADER + task.slot * slot_bytes
+        memory = slots[task.slot].buffer(max(size, 1))
         for (_, _, _, offset), array in zip(layout, batch.values(), strict=True):
-            target: NDArray[Any] = np.ndarray(array.shape, array.dtype, buffer=memory, offset=base + offset)
+            target: NDArray[Any] = np.ndarray(array.shape, array.dtype, buffer=memory, offset=offset)
             target[...] = array
-        connection.send(("batch", task.epoch, task.step, task.slot, layout))
+        connection.send(("batch", task.epoch, task.step, task.slot, layout, size))
 
 
 if __name__ == "__main__":
