@@ -33,6 +33,11 @@ def test_what_lies_in_an_unreadable_region_does_not_count() -> None:
     assert page.pairs == ((1, 1),)
 
 
+def test_a_region_in_an_unreadable_one_matches_nothing_else() -> None:
+    page = match_page([_box(0, 0), _box(0, 0, 40, 20)], [False, True], [_box(0, 0)])
+    assert page.counts == DetectionCounts(pages=1, truths=1, ignored_truths=1, ignored_found=1)
+
+
 def test_polygons_without_an_inside_are_counted_apart() -> None:
     crossed = [[0, 0], [10, 10], [10, 0], [0, 10]]
     page = match_page([crossed, _box(50, 50)], [False, False], [_box(50, 50), [[0, 0], [1, 1]], crossed])

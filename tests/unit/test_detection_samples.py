@@ -75,14 +75,19 @@ def test_without_augmentation_a_small_page_stays_as_it_is() -> None:
 
 
 def test_a_page_is_reduced_to_its_size_at_serving() -> None:
-    """A page beyond the serving limit of 4000 is trained at the size it will have, decoded at half of its own."""
-    page = _page([_box(500, 300, 3000, 800)], width=10000, height=2560)
-    transform = DetectionTransform(geometry=GEOMETRY, augmentation=replace(DetectionAugmentation.none()))
+    """A page beyond the serving limit of 4000 is trained at the size it will have, and decoded at half of its own."""
+    page = _page([_box(500, 300, 200, 100)], width=8000, height=640)
+    transform = DetectionTransform(geometry=GEOMETRY, augmentation=DetectionAugmentation.none())
     sample = transform(page, np.random.default_rng(0))
-    white = (sample["image"][..., 0] > 240).sum()
-    # 3000 × 800 pixels can't be whole at a zoom of 0.4, so the box decides: 320 / 3000.
-    assert white == pytest.approx((3000 * 320 / 3000) * (800 * 320 / 3000), rel=0.05)
+    assert (sample["image"][..., 0] > 240).sum() == pytest.approx(100 * 50, rel=0.02)
     assert sample["shrink_map"].sum() > 0
+
+
+def test_texts_larger_than_the_canvas_are_made_smaller() -> None:
+    page = _page([_box(100, 100, 1600, 300)], width=2000, height=640)
+    transform = DetectionTransform(geometry=GEOMETRY, augmentation=DetectionAugmentation.none())
+    sample = transform(page, np.random.default_rng(0))
+    assert (sample["image"][..., 0] > 240).sum() == pytest.approx(1600 * 300 * (320 / 1600) ** 2, rel=0.05)
 
 
 def test_texts_are_not_cut() -> None:
