@@ -126,10 +126,19 @@ def manifest(namespace: str, name: str = "plates", **spec: Any) -> Manifest:
 
 
 def make_claim(plane: ControlPlane, namespace: str, name: str = "work", *, mode: str = "ReadWriteMany") -> None:
-    """A bound claim."""
-    volume = f"{namespace}-{name}"
+    """A bound claim. It is bound by hand: the controller takes up to 15 seconds for it."""
+    volume, bound = f"{namespace}-{name}", {"pv.kubernetes.io/bind-completed": "yes"}
     size = {"storage": "1Gi"}
     common = {"accessModes": [mode], "storageClassName": ""}
+    claim = plane.kube.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace, "annotations": bound},
+            "spec": {**common, "resources": {"requests": size}, "volumeName": volume},
+        }
+    )
+    reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": name}
     plane.kube.create(
         {
             "apiVersion": "v1",
@@ -139,21 +148,13 @@ def make_claim(plane: ControlPlane, namespace: str, name: str = "work", *, mode:
                 **common,
                 "capacity": size,
                 "hostPath": {"path": "/none"},
-                "claimRef": {"namespace": namespace, "name": name},
+                "claimRef": reference | {"uid": claim["metadata"]["uid"]},
             },
         }
     )
-    plane.kube.create(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {**common, "resources": {"requests": size}, "volumeName": volume},
-        }
-    )
-    plane.kube.wait(
-        "PersistentVolumeClaim", name, namespace, lambda claim: claim["status"].get("phase") == "Bound"
-    )
+    plane.kube.patch("PersistentVolume", volume, None, {"status": {"phase": "Bound"}}, subresource="status")
+    status = {"phase": "Bound", "accessModes": [mode], "capacity": size}
+    plane.kube.patch("PersistentVolumeClaim", name, namespace, {"status": status}, subresource="status")
 
 
 def result(stage: Stage, code: int = 0, **fields: Any) -> str:

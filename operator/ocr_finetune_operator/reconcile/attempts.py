@@ -211,8 +211,7 @@ def _complete(case: Case, attempt: Attempt, pods: list[PodView]) -> None:
             "ResultLost", f"{stage.value} ended well but its result can't be read; it is run again", warning=True
         )
         return
-    if attempt.last_step == 0 and result.metrics:
-        draft.attempt(last_step=_whole(result.metrics.get("steps")))
+    draft.attempt(execution=max(attempt.execution, 1))
     draft.end_attempt(Outcome.SUCCEEDED, reason="Succeeded")
     draft.stage(stage, state=StageState.SUCCEEDED, finished_at=iso(draft.now))
     draft.set(
@@ -228,10 +227,6 @@ def _complete(case: Case, attempt: Attempt, pods: list[PodView]) -> None:
     done = {Stage.TRAIN: (False, "Completed")}.get(stage, (True, "Succeeded"))
     draft.condition(CONDITION_OF[stage], done[0], done[1], (result.message + warnings).lstrip(": "))
     draft.note("StageSucceeded", f"{stage.value} succeeded{warnings}", warning=False)
-
-
-def _whole(value: object) -> int:
-    return int(value) if isinstance(value, (int, float)) else 0
 
 
 def _suspend(case: Case, found: JobView) -> None:

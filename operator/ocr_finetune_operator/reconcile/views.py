@@ -117,7 +117,8 @@ class JobView:
             stage=Stage(stage) if stage in Stage.__members__.values() else None,
             attempt=int(attempt) if attempt.isdigit() else 0,
             parallelism=spec.get("parallelism", 1),
-            suspended=bool(spec.get("suspend")),
+            # A Job that was just resumed still has its old start time until its controller has seen it.
+            suspended=bool(spec.get("suspend")) or "Suspended" in conditions,
             started=timestamp(status.get("startTime")),
             deleting="deletionTimestamp" in metadata,
             complete="Complete" in conditions,

@@ -60,7 +60,7 @@ def look(pods: Sequence[PodView], *, nodes: int) -> Start:
 
 def timed_out(start: Start, *, seconds: float) -> Cause:
     """Why an attempt did not start in time."""
-    within = f" (waited {seconds:g} s)"
+    within = f" (waited {seconds:.0f} s)"
     if start.reason in _IMAGE or start.hopeless:
         failure_class = FailureClass.USER_ERROR if start.hopeless else FailureClass.IMAGE_PULL
     elif start.reason in _CONFIGURATION:

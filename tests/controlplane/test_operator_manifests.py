@@ -1,0 +1,208 @@
+"""Mistakes are told at `kubectl apply`, or where only the cluster can know, within seconds as a condition."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube_testing.client import ApiError, condition
+from kube_testing.processes import wait_for
+from ocr_finetune_api import crd
+from ocr_finetune_api.spec import OCRFineTuneSpec
+from operator_testing import ROOT, Operator, World, make_claim, manifest
+
+TRAIN = {"train": [{"uri": "pvc://work/plates"}]}
+TWO = [{"name": "a", "uri": "pvc://a", "weight": 1}, {"name": "b", "uri": "pvc://b"}]
+
+# What is wrong, and what the API server says about it.
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown field": ({"trainig": {}}, "unknown field"),
+    "unknown model": ({"model": {"name": "PP-OCRv9"}}, 'Unsupported value: "PP-OCRv9"'),
+    "no data": ({"dataset": {"train": []}}, "spec.dataset.train"),
+    "duration": ({"policy": {"gracePeriod": "2 minutes"}}, "spec.policy.gracePeriod"),
+    "rate": ({"training": {"learningRate": "fast"}}, "spec.training.learningRate"),
+    "negative rate": ({"training": {"learningRate": -1}}, "spec.training.learningRate"),
+    "rate as an object": ({"training": {"learningRate": {"a": 1}}}, "spec.training.learningRate"),
+    "epochs": ({"training": {"epochs": 0}}, "spec.training.epochs"),
+    "half an epoch": ({"training": {"epochs": 1.5}}, "spec.training.epochs"),
+    "format": ({"dataset": {"train": [{"uri": "x", "format": "zip"}]}}, "Unsupported value"),
+    "fraction and uri": (
+        {"dataset": TRAIN | {"validation": {"fraction": 0.1, "uri": "x"}}},
+        "give either a fraction of the training data or a uri of its own, not both",
+    ),
+    "some weights": ({"dataset": {"train": TWO}}, "give a weight to each source of dataset.train or to none"),
+    "equal names": (
+        {"dataset": {"train": [{"name": "a", "uri": "x"}, {"name": "a", "uri": "y"}]}},
+        "the names of dataset.train must differ",
+    ),
+    "min nodes": ({"distributed": {"nodes": 1, "minNodes": 2}}, "minNodes must not be above nodes"),
+    "two workspaces": ({"workspace": {"claimName": "a", "size": "1Gi"}}, "give either the name of a claim or the size"),
+    "no workspace": ({"workspace": {}}, "workspace: give claimName"),
+    "workspace of one node": (
+        {"workspace": {"size": "1Gi", "accessModes": ["ReadWriteOnce"]}, "distributed": {"nodes": 2}},
+        "which needs ReadWriteMany",
+    ),
+    "precision": (
+        {"distributed": {"device": "cpu"}, "training": {"precision": "bf16"}},
+        "training.precision: CPUs train in fp32",
+    ),
+    "long name": ({}, "metadata.name: at most 40"),
+    "1000 sources": ({"dataset": {"train": [{"name": f"s{n}", "uri": "x"} for n in range(1000)]}}, "at most 32 items"),
+    "a long address": ({"dataset": {"train": [{"uri": "x" * 20000}]}}, "Too long"),
+}
+
+
+def _rules() -> set[str]:
+    """The messages of all CEL rules that hold for a new object."""
+
+    def walk(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            for rule in schema.get("x-kubernetes-validations", ()):
+                if "oldSelf" not in rule["rule"]:
+                    yield rule["message"]
+            for value in schema.values():
+                yield from walk(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                yield from walk(value)
+
+    return set(walk(crd.crd()))
+
+
+def test_every_mistake_is_refused_with_its_message(world: World) -> None:
+    said = ""
+    for name, (spec, words) in REFUSED.items():
+        run = manifest(world.namespace, "a" * 41 if name == "long name" else "plates", **spec)
+        with pytest.raises(ApiError, match=re.escape(words)) as refused:
+            world.kube.create(run)
+        said += refused.value.message
+    assert not {message for message in _rules() if message not in said}
+
+
+@pytest.mark.parametrize("name", ["Plates", "1plates", "plates-", "pla.tes"])
+def test_names_that_no_service_could_have_are_refused(world: World, name: str) -> None:
+    with pytest.raises(ApiError):
+        world.create(name)
+
+
+def test_the_api_server_fills_in_the_same_defaults_as_ocrft(world: World) -> None:
+    written = manifest(world.namespace)["spec"]
+    stored = world.create()["spec"]
+    assert OCRFineTuneSpec.model_validate(stored) == OCRFineTuneSpec.model_validate(written)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.parent.name)
+def test_examples_are_accepted(world: World, path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        if document and document.get("kind") == "OCRFineTune":
+            text = yaml.safe_dump(document)
+            done = world.plane.kubectl(
+                "create", "--validate=strict", "--dry-run=server", "-n", world.namespace, "-f", "-", manifest=text
+            )
+            assert "created" in done.stdout
+
+
+def test_explain_reads_well(world: World) -> None:
+    said = world.plane.kubectl("explain", "ocrft.spec.policy.stallTimeout").stdout
+    assert "Without a step." in said
+    assert "FIELD: stallTimeout <string>" in said
+
+
+# What only the cluster knows: reason and words of the condition.
+NOT_ACCEPTED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "claim": ({"workspace": {"claimName": "nowhere"}}, "ClaimMissing", "there is no claim 'nowhere'"),
+    "data": ({"dataset": {"train": [{"uri": "pvc://lost/x"}]}}, "ClaimMissing", "pvc://lost"),
+    "shared": (
+        {"workspace": {"claimName": "single"}, "distributed": {"nodes": 2}},
+        "ClaimNotShared",
+        "needs ReadWriteMany",
+    ),
+    "secret": ({"credentials": [{"prefix": "s3://a", "secretName": "minio"}]}, "SecretMissing", "'minio'"),
+    "class": ({"workspace": {"size": "1Gi", "storageClassName": "fast"}}, "StorageClassMissing", "'fast'"),
+    "node": ({"distributed": {"device": "gpu", "devicesPerNode": 64}}, "NodeTooSmall", "the largest has 8"),
+    "profile": ({"profile": "a100"}, "ProfileUnknown", "there is no profile 'a100'"),
+    "template": (
+        {"pods": {"podTemplate": {"spec": {"restartPolicy": "Always", "hostNetwork": True}}}},
+        "InvalidPodTemplate",
+        "podTemplate.spec.hostNetwork is set by the operator",
+    ),
+    "environment": ({"pods": {"env": [{"name": "PADDLE_MASTER", "value": "x"}]}}, "InvalidPodTemplate", "PADDLE_"),
+    "quantity": ({"pods": {"sharedMemory": "a lot"}}, "InvalidQuantity", "is not a quantity"),
+    "pods": ({"pods": {"nodeSelector": {"no good key!": "x"}}}, "InvalidPods", "Kubernetes refuses such pods"),
+}
+
+
+def test_what_only_the_cluster_knows_is_told_within_seconds_without_a_loop(operator: Operator, world: World) -> None:
+    make_claim(world.plane, world.namespace, "single", mode="ReadWriteOnce")
+    for name, (spec, _, _) in NOT_ACCEPTED.items():
+        world.create(name, **spec)
+    for name, (_, reason, words) in NOT_ACCEPTED.items():
+        said = world.condition("Accepted", "False", name)
+        assert (name, said["reason"]) == (name, reason)
+        assert words in said["message"]
+    before = {name: _version(world, name) for name in NOT_ACCEPTED}
+    assert world.jobs() == []
+    wait_for(lambda: len(world.events("ClaimMissing")) == 2, describe="one event each")
+    # What was missing comes, or what was wrong is mended: nothing else has to be done.
+    make_claim(world.plane, world.namespace, "nowhere")
+    world.patch({"pods": {"sharedMemory": "1Gi"}}, "quantity")
+    for name in ("claim", "quantity"):
+        world.condition("Accepted", name=name)
+        world.job(f"{name}-prepare-1")
+    for name in set(NOT_ACCEPTED) - {"claim", "quantity"}:
+        assert _version(world, name) == before[name]
+
+
+def _version(world: World, name: str) -> str:
+    found = world.kube.get("OCRFineTune", name, world.namespace)
+    assert found is not None
+    version: str = found["metadata"]["resourceVersion"]
+    return version
+
+
+HOSTILE = "'; rm -rf / #$(reboot)`reboot`\"\n\t\x07{{.}}%s\\"
+
+
+def test_hostile_words_reach_no_shell_and_no_other_run(operator: Operator, world: World) -> None:
+    world.create(
+        "hostile",
+        dataset={"train": [{"uri": f"pvc://work/{HOSTILE}", "listFile": HOSTILE, "columns": {"text": HOSTILE}}],
+                 "groupBy": HOSTILE},
+        training={"config": {HOSTILE: [HOSTILE] * 500}},
+        pods={"env": [{"name": "WORDS", "value": HOSTILE}], "podTemplate": {"metadata": {"annotations": {"a": HOSTILE}}}},
+    )  # fmt: skip
+    world.create("secret", credentials=[{"prefix": "s3://", "secretName": "../../../api/v1/secrets/x"}])
+    world.create("deep", training={"config": _nested(80)})
+    world.create()
+    assert world.job("plates-prepare-1")
+    (container,) = world.job("hostile-prepare-1")["spec"]["template"]["spec"]["containers"]
+    assert HOSTILE in [entry.get("value") for entry in container["env"]]
+    assert container["command"][:4] == ["tini", "--", "ocrft", "stage"]
+    configuration = world.kube.get("ConfigMap", "hostile-prepare-1", world.namespace)
+    assert configuration is not None
+    spec = yaml.safe_load(configuration["data"]["run.yaml"])["spec"]
+    assert spec["training"]["config"] == {HOSTILE: [HOSTILE] * 500}
+    assert world.condition("Accepted", "False", "secret")["reason"] == "SecretMissing"
+    assert world.job("deep-prepare-1")
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"a": 1}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def test_what_gets_past_the_schema_is_unparseable_and_harmless(operator: Operator, world: World) -> None:
+    # The schema has no type for "auto or a fraction": true gets through.
+    world.create("odd", training={"ema": True})
+    world.create(training={"clipNorm": 2})
+    assert world.job("plates-prepare-1")
+    run = world.create("rule", dataset=TRAIN | {"groupBy": "("}, model={"name": "PP-OCRv5_mobile_rec", "freeze": "none"})
+    assert run
+    world.create("length", model={"name": "PP-OCRv5_mobile_rec", "pretrained": "official"})
+    status = world.wait(lambda s: bool(s.get("conditions")), "odd")
+    assert condition({"status": status}, "Accepted", "False") or condition({"status": status}, "Accepted")

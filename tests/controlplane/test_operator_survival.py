@@ -1,0 +1,258 @@
+"""Nothing that happens to the operator or the API server loses or repeats anything."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from kube_testing.control_plane import ControlPlane
+from kube_testing.processes import wait_for
+from ocr_finetune_api.plan import STAGES, Stage
+from operator_testing import OPERATOR_NAMESPACE, Operator, World, fails, succeeds
+
+_HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
+
+
+class Proxy:
+    """Stands between an operator and the API server, and kills the operator at chosen requests.
+
+    Attributes:
+        done: Requests of that operator that changed something, as `METHOD path`.
+        on_change: Called with each of them after the API server has carried it out and before the operator knows.
+    """
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self.done: list[str] = []
+        self.on_change = lambda _request: None
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._session.close())
+
+    async def _start(self) -> None:
+        self._session = ClientSession(
+            connector=TCPConnector(ssl=False, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
+        )
+        application = web.Application(client_max_size=2**24)
+        application.router.add_route("*", "/{path:.*}", self._forward)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
+        body = await request.read()
+        url = f"{self._plane.url}{request.rel_url}"
+        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
+            if "watch=" in request.query_string:
+                streamed = web.StreamResponse(status=answer.status)
+                await streamed.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await streamed.write(chunk)
+                return streamed
+            data = await answer.read()
+            changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")
+            if changes and "dryRun" not in request.query_string:
+                self.done.append(f"{request.method} {request.path.rpartition('/namespaces/')[2]}")
+                self.on_change(self.done[-1])
+            return web.Response(status=answer.status, body=data, content_type=answer.content_type)
+
+
+@contextmanager
+def proxied(plane: ControlPlane, installed: Path, namespace: str) -> Iterator[tuple[Proxy, Operator]]:
+    """An operator of one namespace behind a proxy."""
+    proxy = Proxy(plane)
+    config = yaml.safe_load(installed.read_text())
+    config["clusters"][0]["cluster"] = {"server": proxy.url}
+    kubeconfig = plane.folder / f"{namespace}.kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    operator = Operator(plane, kubeconfig=kubeconfig, name="proxied", namespaces=namespace)
+    try:
+        yield proxy, operator
+    finally:
+        plane.forget(operator.process)
+        proxy.close()
+
+
+@pytest.fixture
+def alone(shared_operator: Operator) -> Iterator[None]:
+    """No other operator works."""
+    shared_operator.process.kill()
+    yield
+    shared_operator.process.start()
+    shared_operator.wait_ready()
+
+
+def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    succeeds(world.pods, Stage.PREPARE, Stage.EVALUATE, Stage.EXPORT)
+    # The first training fails, so that a retry is among what is interrupted.
+    fails(world.pods, Stage.TRAIN, 70, attempt=1)
+    labels = {"ocrfinetune.dev/stage": "train", "ocrfinetune.dev/attempt": "2"}
+    from operator_testing import result
+
+    world.pods.succeeds(message=result(Stage.TRAIN), labels=labels)
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        killed = threading.Event()
+
+        def kill(_request: str) -> None:
+            operator.process.kill()
+            killed.set()
+
+        proxy.on_change = kill
+        world.create()
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if killed.wait(0.05):
+                killed.clear()
+                operator.process.start()
+            run = world.kube.get("OCRFineTune", "plates", world.namespace)
+            if run is not None and run.get("status", {}).get("phase") == "Succeeded":
+                break
+        status = world.wait_phase("Succeeded", timeout=5)
+        assert world.jobs() == [
+            "plates-prepare-1",
+            "plates-train-1",
+            "plates-train-2",
+            "plates-evaluate-1",
+            "plates-export-1",
+        ]
+        created = [request for request in proxy.done if request.startswith("POST") and request.endswith("/jobs")]
+        assert len(created) == 5
+        assert status["restarts"] == 1
+        assert [one["outcome"] for one in status["attempts"]] == [
+            "Succeeded", "Failed", "Succeeded", "Succeeded", "Succeeded",
+        ]  # fmt: skip
+        assert len(proxy.done) >= 18
+
+
+def test_the_api_server_and_etcd_restart_in_the_middle(operator: Operator, world: World) -> None:
+    for name in ("one", "two", "three"):
+        world.create(name)
+    world.running("one-prepare-1")
+    world.plane.stop_api_server()
+    time.sleep(1)  # requests fail in the meantime
+    world.plane.start_api_server()
+    succeeds(world.pods, Stage.PREPARE)
+    world.running("two-train-1")
+    world.plane.restart_etcd()
+    succeeds(world.pods, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT)
+    for name in ("one", "two", "three"):
+        status = world.wait_phase("Succeeded", name, timeout=60)
+        assert status["restarts"] == 0
+        assert world.jobs(name=name) == [f"{name}-{stage.value}-1" for stage in STAGES]
+
+
+def test_two_replicas_one_works_and_the_other_takes_over(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    election = {"leader_election": "true", "lease_duration": "6", "lease_renew": "1", "lease_name": world.namespace[:40]}
+    replicas = [Operator(plane, kubeconfig=installed, name=f"replica-{n}", **election) for n in (0, 1)]
+    try:
+        first = wait_for(
+            lambda: next((one for one in replicas if one.metric("ocrfinetune_leader ") == 1), None), describe="a leader"
+        )
+        second = next(one for one in replicas if one is not first)
+        second.wait_ready()
+        world.create()
+        world.running("plates-prepare-1")
+        assert second.metric("ocrfinetune_leader ") == 0
+        first.process.kill()
+        killed = time.monotonic()
+        succeeds(world.pods, Stage.PREPARE)
+        world.running("plates-train-1")
+        assert time.monotonic() - killed < 20
+        # In order: the Lease is given back, so nobody has to wait for it to run out.
+        first.process.start()
+        first.wait_ready()
+        assert second.process.stop() == 0
+        stopped = time.monotonic()
+        wait_for(lambda: first.metric("ocrfinetune_leader ") == 1, describe="the other one to lead")
+        assert time.monotonic() - stopped < 6
+        succeeds(world.pods, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT)
+        status = world.wait_phase("Succeeded")
+        assert world.jobs() == [f"plates-{stage.value}-1" for stage in STAGES]
+        assert (status["restarts"], status["disruptions"]) == (0, 0)
+    finally:
+        for replica in replicas:
+            plane.forget(replica.process)
+
+
+def test_an_operator_of_one_namespace_needs_no_right_beyond_it(plane: ControlPlane, world: World, alone: None) -> None:
+    from ocr_finetune_operator import rbac
+
+    kubeconfig = plane.service_account(
+        name="own", namespace=world.namespace, rules=rbac.rules(cluster=False), only_namespace=True
+    )
+    succeeds(world.pods)
+    operator = Operator(plane, kubeconfig=kubeconfig, name="narrow", namespaces=world.namespace, check_nodes="false")
+    try:
+        operator.wait_ready()
+        world.create()
+        world.wait_phase("Succeeded")
+        user = f"system:serviceaccount:{world.namespace}:own"
+        assert {one["responseStatus"]["code"] for one in plane.requests(user)} <= {200, 201, 404, 409}
+    finally:
+        plane.forget(operator.process)
+
+
+def test_a_missing_right_is_named_with_what_it_is_for(plane: ControlPlane, world: World, alone: None) -> None:
+    from ocr_finetune_operator import rbac
+
+    rules = [rule for rule in rbac.rules() if rule["resources"] != ["jobs"]]
+    kubeconfig = plane.service_account(name="poor", namespace=world.namespace, rules=rules)
+    operator = Operator(plane, kubeconfig=kubeconfig, name="poor", namespaces=world.namespace)
+    try:
+        wait_for(lambda: "runs each attempt at a stage as a Job" in operator.process.tail(100), describe="the log")
+        assert operator.get("/readyz") is None
+    finally:
+        plane.forget(operator.process)
+
+
+def test_health_metrics_and_a_graceful_stop(plane: ControlPlane, operator: Operator, world: World) -> None:
+    world.create()
+    world.running("plates-prepare-1")
+    assert operator.get("/healthz") == "ok\n"
+    assert operator.metric('ocrfinetune_api_requests_total{code="201",verb="POST"') > 0
+    assert operator.metric("ocrfinetune_reconcile_duration_seconds_count") > 0
+    assert operator.metric('ocrfinetune_runs{phase="Preparing"}') >= 1
+    wait_for(lambda: operator.metric("ocrfinetune_first_pod_seconds_count") > 0, describe="the time to the first pod")
+    assert operator.process.stop() == 0
+    operator.process.start()
+    operator.wait_ready()
+
+
+def test_no_more_requests_than_a_run_needs(plane: ControlPlane, operator: Operator, world: World) -> None:
+    succeeds(world.pods, after=0.5)
+    world.create(distributed={"nodes": 2})
+    world.wait_phase("Succeeded")
+    world.wait_event("Succeeded")
+    user = f"system:serviceaccount:{OPERATOR_NAMESPACE}:operator"
+    mine = [one for one in plane.requests(user) if one.get("objectRef", {}).get("namespace") == world.namespace]
+    assert len(mine) <= 40
