@@ -15,21 +15,24 @@ from kube_testing.client import condition
 from kube_testing.processes import wait_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cluster_testing.cluster import Cluster
     from cluster_testing.volumes import SharedVolumes
     from kube_testing.client import Manifest
 
 Start = Callable[..., Run]
 
-_EVERY = 50
-# Long enough to be hit in the middle, and clocks that tests can wait for.
+_EVERY = 20
+# Short, but long enough to be hit in the middle, and clocks that tests can wait for.
 _LONG: dict[str, Any] = {
     "training": {
-        "epochs": 40,
+        "epochs": 8,
         "earlyStopping": {"patience": 1000},
-        "evaluate": {"every": "200 steps"},
+        "evaluate": {"every": "40 steps"},
         "checkpoint": {"everySteps": _EVERY, "keepLast": 3},
     },
+    "evaluation": {"gate": {"metric": "accuracy", "min": 0.5}},
     "policy": {
         "gracePeriod": "20s",
         "startupTimeout": "60s",
@@ -41,14 +44,25 @@ _LONG: dict[str, Any] = {
 _WORKER = "ocr_finetune_trainer.training.worker"
 
 
-def _succeeds(run: Run) -> Manifest:
-    """Waits for the end; the model has to be as good as one that nothing disturbed."""
-    status = run.wait_phase("Succeeded", timeout=300)
-    assert status["metrics"]["best"]["accuracy"] > 0.95
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, operator: str, volumes: SharedVolumes, digits: Path) -> dict[str, Any]:
+    """The figures of the same training without any fault: with the same ranks it is repeatable to the last bit."""
+    namespace = "undisturbed"
+    cluster.plane.create_namespace(namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    volumes.fill("digits", namespace, digits)
+    run = Run(cluster, namespace, volumes.claim("ocr-work", namespace), _LONG).apply()
+    best: dict[str, Any] = run.wait_phase("Succeeded")["metrics"]["best"]
+    return best
+
+
+def _succeeds(run: Run, undisturbed: dict[str, Any]) -> Manifest:
+    """Waits for the end: the model has to be as good as the one that nothing disturbed, with little done twice."""
+    status = run.wait_phase("Succeeded", timeout=400)
+    assert status["metrics"]["best"]["accuracy"] == undisturbed["accuracy"]
     trained = [attempt for attempt in status["attempts"] if attempt["stage"] == "train"]
     for before, after in itertools.pairwise(trained):
-        assert before["lastStep"] - after["resumedFromStep"] <= 2 * _EVERY, (before, after)
-    assert all(after["resumedFromStep"] > 0 for after in trained[1:])
+        assert after["resumedFromStep"] > 0
+        assert before["lastStep"] - after["resumedFromStep"] <= _EVERY, (before, after)
     return status
 
 
@@ -72,18 +86,20 @@ def _processes(cluster: Cluster, pod: Manifest, program: str) -> list[int]:
     return node.processes_of_pod(pod["metadata"]["uid"], program=program)
 
 
-def test_a_trainer_pod_that_is_killed_is_started_again_from_its_checkpoint(cluster: Cluster, start: Start) -> None:
+def test_a_trainer_pod_that_is_killed_is_started_again_from_its_checkpoint(
+    cluster: Cluster, start: Start, undisturbed: dict[str, Any]
+) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     pod = _pod_of_rank(run, 1)
     for pid in _processes(cluster, pod, ""):
         os.kill(pid, signal.SIGKILL)
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert status["restarts"] == 1
     assert len(run.attempts()) == 2
 
 
-def test_a_lost_node_costs_no_restart(cluster: Cluster, start: Start) -> None:
+def test_a_lost_node_costs_no_restart(cluster: Cluster, start: Start, undisturbed: dict[str, Any]) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     node = cluster.nodes[_pod_of_rank(run, 1)["spec"]["nodeName"]]
@@ -92,11 +108,11 @@ def test_a_lost_node_costs_no_restart(cluster: Cluster, start: Start) -> None:
         run.wait(lambda status: status.get("disruptions", 0) >= 1, describe="a disruption", timeout=120)
     finally:
         node.recover()
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert status.get("restarts", 0) == 0
 
 
-def test_a_drained_node_costs_no_restart(cluster: Cluster, start: Start) -> None:
+def test_a_drained_node_costs_no_restart(cluster: Cluster, start: Start, undisturbed: dict[str, Any]) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     pod = _pod_of_rank(run, 1)
@@ -107,32 +123,34 @@ def test_a_drained_node_costs_no_restart(cluster: Cluster, start: Start) -> None
         run.wait(lambda status: status.get("disruptions", 0) >= 1, describe="a disruption", timeout=120)
     finally:
         cluster.kube.patch("Node", name, None, {"spec": {"unschedulable": None}})
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert status.get("restarts", 0) == 0
 
 
 @pytest.mark.parametrize("phase", ["Preparing", "Training", "Evaluating", "Exporting"])
 def test_an_operator_that_dies_loses_and_repeats_nothing(
-    cluster: Cluster, operator: str, start: Start, phase: str
+    cluster: Cluster, operator: str, start: Start, phase: str, undisturbed: dict[str, Any]
 ) -> None:
-    run = start()
+    run = start(_LONG)
     run.wait_phase(phase)
     leader = release.leader(cluster, namespace=operator)
     for pod in release.pods(cluster, namespace=operator):
         # Both replicas at once in one stage, only the leader in the others.
         if phase == "Training" or pod["metadata"]["name"] == leader:
             cluster.kube.delete("Pod", pod["metadata"]["name"], operator, grace=0)
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert [attempt["stage"] for attempt in status["attempts"]] == ["prepare", "train", "evaluate", "export"]
     release.wait_ready(cluster, namespace=operator)
 
 
-def test_training_goes_on_while_etcd_and_api_server_are_away(cluster: Cluster, start: Start) -> None:
+def test_training_goes_on_while_etcd_and_api_server_are_away(
+    cluster: Cluster, start: Start, undisturbed: dict[str, Any]
+) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     cluster.plane.restart_etcd()
     cluster.plane.restart_api_server()
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert len([attempt for attempt in status["attempts"] if attempt["stage"] == "train"]) == 1
 
 
@@ -152,7 +170,7 @@ def test_a_damaged_checkpoint_is_passed_over(start: Start) -> None:
     assert 0 < resumed < int(newest.name.split(".")[0])
 
 
-def test_suspend_saves_and_resume_goes_on(start: Start) -> None:
+def test_suspend_saves_and_resume_goes_on(start: Start, undisturbed: dict[str, Any]) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     run.patch({"policy": {"suspend": True}})
@@ -160,17 +178,17 @@ def test_suspend_saves_and_resume_goes_on(start: Start) -> None:
     assert run.pods() == []
     saved = max(run.checkpoints())
     run.patch({"policy": {"suspend": False}})
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert status.get("restarts", 0) == 0
     assert run.attempts()[-1]["resumedFromStep"] == saved
 
 
-def test_a_rank_that_is_stopped_is_a_stall(cluster: Cluster, start: Start) -> None:
+def test_a_rank_that_is_stopped_is_a_stall(cluster: Cluster, start: Start, undisturbed: dict[str, Any]) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     for pid in _processes(cluster, _pod_of_rank(run, 1), _WORKER):
         os.kill(pid, signal.SIGSTOP)
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert run.attempts()[0]["failureClass"] == "Stalled"
     assert status["restarts"] == 1
 
@@ -224,12 +242,14 @@ def test_wrong_data_fails_before_training_and_is_not_tried_again(
     assert len(run.status()["attempts"]) == 1
 
 
-def test_an_upgrade_of_the_chart_leaves_training_alone(cluster: Cluster, operator: str, start: Start) -> None:
+def test_an_upgrade_of_the_chart_leaves_training_alone(
+    cluster: Cluster, operator: str, start: Start, undisturbed: dict[str, Any]
+) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     changed = release.VALUES | {"podAnnotations": {"upgraded": "yes"}}
     release.upgrade(cluster, namespace=operator, values=changed)
-    status = _succeeds(run)
+    status = _succeeds(run, undisturbed)
     assert len([attempt for attempt in status["attempts"] if attempt["stage"] == "train"]) == 1
     assert condition(run.get(), "Complete")
     assert images.reference("trainer") == status["resolved"]["image"]
