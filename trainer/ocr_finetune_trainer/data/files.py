@@ -148,6 +148,10 @@ class FolderFiles(Files):
 
     def find(self, name: str) -> Member | None:
         """The file of this name; where none is spelt so, the one whose name has the same composed form."""
+        if name.startswith("../"):
+            whole = os.path.normpath(self.root / name)
+            if whole.startswith(f"{self.root}{os.sep}"):
+                name = os.path.relpath(whole, self.root).replace(os.sep, "/")
         try:
             info = (self.root / name).stat()
         except (OSError, ValueError):

@@ -192,6 +192,10 @@ class Opener:
                 raise StorageError(f"{uri}: can't be copied here: {error.strerror}") from error
             raise InputMissingError(f"{uri}: can't be read ({error})") from error
 
+    def options(self, uri: str) -> dict[str, Any]:
+        """What fsspec opens the file system of an address with; exports are delivered with it, too."""
+        return self._options(uri, urlsplit(uri).scheme)
+
     def _options(self, uri: str, scheme: str) -> dict[str, Any]:
         """What the file system is opened with: the secret's files, endpoint and region of the longest prefix."""
         if scheme not in _OBJECT_STORES:

@@ -72,7 +72,6 @@ class Layout(Protocol):
 # Asked in this order: the most particular first, since a PPOCRLabel folder also holds ordinary lists.
 _MODULES: dict[SourceFormat, str] = {
     SourceFormat.LMDB: "lmdb",
-    SourceFormat.CCPD: "ccpd",
     SourceFormat.PPOCRLABEL: "ppocrlabel",
     SourceFormat.CHAR_FOLDERS: "char_folders",
     SourceFormat.PADDLEX: "paddlex",
@@ -80,6 +79,8 @@ _MODULES: dict[SourceFormat, str] = {
     SourceFormat.COCO: "coco",
     SourceFormat.PPOCR: "ppocr",
     SourceFormat.CSV: "csv",
+    # Pictures keep their long names when somebody writes labels for them, and those labels are meant.
+    SourceFormat.CCPD: "ccpd",
     SourceFormat.PUBTABNET: "pubtabnet",
     SourceFormat.PP_STRUCTURE: "pp_structure",
 }

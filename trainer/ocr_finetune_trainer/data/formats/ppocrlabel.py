@@ -62,7 +62,7 @@ class _PpOcrLabel:
             yield Problem(
                 kind="unconfirmed",
                 place=request.files.place(name),
-                what=f"{left_out} {'crops of' if are_crops else ''} pages that nobody has confirmed are left out",
+                what=f"{left_out} {'crops of ' if are_crops else ''}pages that nobody has confirmed are left out",
                 hint="confirm them in PPOCRLabel, or set includeUnconfirmed: true",
                 samples=0,
             )
