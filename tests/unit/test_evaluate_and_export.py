@@ -13,7 +13,14 @@ import pytest
 from trained_run import MODEL, context_for, digits, make_run, spec_of, write_set
 
 from ocr_finetune_api import results
-from ocr_finetune_api.exit_codes import DataError, ExitCode, GateNotMetError, InputMissingError, OCRFineTuneError
+from ocr_finetune_api.exit_codes import (
+    DataError,
+    ExitCode,
+    GateNotMetError,
+    InputMissingError,
+    OCRFineTuneError,
+    OutputError,
+)
 from ocr_finetune_api.model_table import lookup
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.results import StageResult
@@ -43,7 +50,9 @@ def evaluated(root):
 
 @pytest.fixture(scope="module")
 def exported(root, evaluated, tmp_path_factory):
-    spec = spec_of(export={"destination": str(tmp_path_factory.mktemp("models") / "digits")})
+    formats = ["paddle", "onnx", "paddle-legacy"]
+    destination = str(tmp_path_factory.mktemp("models") / "digits")
+    spec = spec_of(export={"destination": destination, "formats": formats})
     return spec["export"]["destination"], export.run(context_for(root, Stage.EXPORT, spec=spec))
 
 
@@ -154,8 +163,9 @@ def test_a_checkpoint_of_another_model_is_refused(copy):
 def test_every_format_reads_what_the_trained_model_reads(exported):
     _, outcome = exported
 
-    assert set(outcome.metrics["formats"]) == {"paddle", "paddleocr", "onnx"}
-    assert [check["different"] for check in outcome.metrics["formats"].values()] == [0, 0, 0]
+    assert set(outcome.metrics["formats"]) == {"paddle", "paddleocr", "onnx", "paddle-legacy"}
+    assert {check["different"] for check in outcome.metrics["formats"].values()} == {0}
+    assert outcome.artifacts["legacy"] == "export/paddle-legacy"
     assert outcome.metrics["exported"]["samples"] == 120
 
 
@@ -231,3 +241,27 @@ def test_a_format_that_reads_otherwise_fails_the_stage_and_replaces_nothing(expo
     assert any(problem.startswith("paddleocr:") for problem in caught.value.problems)
     kept = context_for(copy, Stage.EXPORT).workspace.export
     assert (kept / "SHA256SUMS").read_text() == before
+
+
+def test_a_destination_that_cannot_be_written_keeps_the_export(copy, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    context = context_for(copy, Stage.EXPORT, spec=spec_of(export={"destination": f"file://{tmp_path}/file/models"}))
+
+    with pytest.raises(OutputError, match="cannot be written"):
+        export.run(context)
+
+    assert (context.workspace.export / "paddle" / "inference.json").is_file()
+    assert (context.workspace.folder / "digits.tar.gz").is_file()
+
+
+def test_only_the_formats_that_were_asked_for_are_left(copy, tmp_path):
+    target = tmp_path / "models" / "digits.oci.tar"
+    spec = spec_of(export={"formats": ["onnx"], "destination": str(target)})
+    context = context_for(copy, Stage.EXPORT, spec=spec)
+
+    outcome = export.run(context)
+
+    assert not (context.workspace.export / "paddle").exists()
+    assert "model" not in outcome.artifacts
+    assert target.is_file()
+    assert outcome.details["uri"] == str(target)

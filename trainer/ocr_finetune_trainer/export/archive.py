@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import io
 import logging
 import tarfile
 import time
@@ -22,7 +21,7 @@ __all__ = ["CHECKSUMS", "checksums", "pack", "push"]
 CHECKSUMS = "SHA256SUMS"
 ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 1.0
-_CHUNK = 8 * 1024 * 1024
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "oss", "abfs", "az"})
 
 logger = logging.getLogger(__name__)
 
@@ -150,29 +149,20 @@ def _is_read_only(error: Exception) -> bool:
 
 
 def _copy(system: Any, file: Path, target: str) -> None:
-    local = "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
+    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
     parent = target.rsplit("/", 1)[0]
     system.makedirs(parent, exist_ok=True)
-    # Only a file system with real renames needs a name aside; an object appears when its upload is complete.
-    aside = f"{parent}/.{file.name}.{uuid.uuid4().hex[:8]}" if local else target
+    # An object of a store appears when its upload is complete. `put_file`, not `open`: a file of fsspec that is closed
+    # by an exception completes the upload of what it has got so far.
+    whole = bool(protocols & _OBJECT_STORES)
+    aside = target if whole else f"{parent}/.{file.name}.{uuid.uuid4().hex[:8]}"
     try:
-        with file.open("rb") as source, system.open(aside, "wb") as sink:
-            while chunk := source.read(_CHUNK):
-                sink.write(chunk)
-        if local:
+        system.put_file(str(file), aside)
+        if not whole:
             system.mv(aside, target)
         size = system.info(target)["size"]
         if size != file.stat().st_size:
             raise OSError(f"{target} has {size} of {file.stat().st_size} bytes")
     finally:
-        if local and system.exists(aside):
+        if not whole and system.exists(aside):
             system.rm(aside)
-
-
-def read_member(archive: Path, name: str) -> bytes:
-    """One file of an archive made by `pack`; KeyError if it has none of that name."""
-    with tarfile.open(archive, "r:gz") as opened:
-        member = opened.extractfile(name)
-        if member is None:
-            raise KeyError(name)
-        return io.BytesIO(member.read()).getvalue()

@@ -30,6 +30,8 @@ from ocr_finetune_trainer.table_geometry import TableGeometry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocr_finetune_api.run_config import RunConfig
+    from ocr_finetune_api.workspace import Workspace
     from ocr_finetune_trainer.evaluation.subjects import Subject
     from ocr_finetune_trainer.export.checks import Checker, Measured
 
@@ -128,6 +130,17 @@ class Exporter:
         self.tell("checking ONNX")
         self.check("onnx", self.checker.network(OnnxNetwork(self.onnx)), self.onnx)
 
+    def make_legacy(self, config: RunConfig, *, workspace: Workspace) -> None:
+        """Writes the older form of Paddle's format in a process of its own, loads and measures it."""
+        from ocr_finetune_trainer.export.legacy import save_legacy
+
+        folder = self.folder / "paddle-legacy"
+        self.tell("writing Paddle's older format")
+        save_legacy(config, workspace=workspace, folder=folder)
+        self.tell("checking Paddle's older format")
+        onednn = not isinstance(self.subject.geometry, TableGeometry)
+        self.check("paddle-legacy", self.checker.network(PaddleInferenceNetwork(folder, onednn=onednn)), folder)
+
     def check(self, name: str, measured: Measured, path: Path) -> FormatCheck:
         """Compares a format with the trained model and keeps the result."""
         check = compare(name, measured, self.reference, checker=self.checker, size=size_of(path))
@@ -161,9 +174,7 @@ def settings_for(subject: Subject) -> dict[str, Any]:
     if isinstance(subject.geometry, RecognitionGeometry):
         if subject.dictionary is None:
             raise TypeError("a recognition model has a dictionary")
-        return recognition_config(
-            serving_name=serving_name, geometry=subject.geometry, dictionary=subject.dictionary
-        )
+        return recognition_config(serving_name=serving_name, geometry=subject.geometry, dictionary=subject.dictionary)
     if isinstance(subject.geometry, TableGeometry):
         return table_config(serving_name=serving_name, geometry=subject.geometry)
     if isinstance(subject.geometry, OrientationGeometry):

@@ -18,8 +18,8 @@ import numpy as np
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
 from ocr_finetune_trainer.evaluation.reader import Reading
-from ocr_finetune_trainer.metrics.end_to_end import Line
 from ocr_finetune_trainer.evaluation.table_decode import DecodedTable
+from ocr_finetune_trainer.metrics.end_to_end import Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from ocr_finetune_api.exit_codes import ConfigurationError
 from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
@@ -64,7 +65,10 @@ class Calibration(Sequence["NDArray[np.float32]"]):
             return self._geometry.batch([picture])
         if isinstance(self._geometry, DetectionGeometry):
             return self._geometry.normalization(self._geometry.resize(picture).picture)[None]
-        raise TypeError(f"models with {type(self._geometry).__name__} are not quantised")
+        raise ConfigurationError(
+            "export.quantize: int8 is made for recognition and detection models only",
+            hint="write quantize: fp16 or none",
+        )
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for number in range(len(self)):

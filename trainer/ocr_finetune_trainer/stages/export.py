@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import posixpath
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api import results
@@ -11,19 +14,20 @@ from ocr_finetune_api.exit_codes import ConfigurationError
 from ocr_finetune_api.model_table import Kind, lookup
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.progress import Activity
+from ocr_finetune_trainer.data.sources import Opener, local_path
 from ocr_finetune_trainer.evaluation.files import write_json, write_text
 from ocr_finetune_trainer.evaluation.held_out import HeldOutSet, test_set
 from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
 from ocr_finetune_trainer.export.archive import pack, push
 from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
 from ocr_finetune_trainer.export.model_card import model_card
+from ocr_finetune_trainer.export.oci import OCI_SUFFIX, write_oci
 from ocr_finetune_trainer.export.small import Small, make_small
 from ocr_finetune_trainer.export.snippets import pipeline_config, pipeline_text, usage
 from ocr_finetune_trainer.stages.context import StageOutcome
+from ocr_finetune_trainer.stages.prepare import SECRETS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocr_finetune_trainer.export.checks import Checker
     from ocr_finetune_trainer.stages.context import StageContext
 
@@ -102,6 +106,8 @@ def _make(context: StageContext, exporter: Exporter) -> Small | None:
     if "onnx" in wanted or context.spec.export.quantize != "none":
         exporter.make_onnx()
         exporter.check_onnx()
+    if "paddle-legacy" in wanted:
+        exporter.make_legacy(context.config, workspace=context.workspace)
     exporter.raise_problems()
     small = None
     kind = context.spec.export.quantize
@@ -160,8 +166,26 @@ def _deliver(context: StageContext, archive: Path) -> str:
     if not destination:
         return ""
     context.reporter.update(message=f"copying to {destination}")
-    sums = archive.with_name(archive.name + ".sha256")
-    return push([archive, sums], destination)[0]
+    path = local_path(destination)
+    where = destination if path is None else str(path)
+    if where.endswith(OCI_SUFFIX):
+        layout = archive.with_name(posixpath.basename(where))
+        write_oci(archive, layout, annotations=_annotations(context))
+        files, folder = [layout], posixpath.dirname(where)
+    else:
+        files, folder = [archive, archive.with_name(archive.name + ".sha256")], where
+    secrets = os.environ.get(SECRETS, "")
+    opener = Opener(credentials=context.spec.credentials, secrets=Path(secrets) if secrets else None)
+    return push(files, folder, options=opener.options(destination))[0]
+
+
+def _annotations(context: StageContext) -> dict[str, str]:
+    info = lookup(context.spec.model.name)
+    return {
+        "org.opencontainers.image.title": context.config.run.name,
+        "org.opencontainers.image.description": f"{info.name} for {info.kind.value}, served as {info.serving_name}",
+        "org.opencontainers.image.licenses": "Apache-2.0",
+    }
 
 
 def _outcome(
@@ -172,6 +196,8 @@ def _outcome(
     artifacts = {"card": f"{name}/model-card.md", "archive": archive.name}
     if (folder / "paddle").is_dir():
         artifacts = {"model": f"{name}/paddle"} | artifacts
+    if (folder / "paddle-legacy").is_dir():
+        artifacts["legacy"] = f"{name}/paddle-legacy"
     if (folder / "onnx").is_dir():
         artifacts["onnx"] = f"{name}/onnx/{ONNX_FILE}"
     if small is not None and small.shipped:
