@@ -311,7 +311,7 @@ RUN: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Ranks side by side",
         (
             Panel(
-                title="Samples a second",
+                title="Samples a second, by rank",
                 queries=(
                     (
                         "rank {{rank}}",

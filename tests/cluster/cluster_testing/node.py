@@ -88,7 +88,16 @@ class Node:
         # Not `ip netns exec`: it mounts a /sys of its own, without cgroups.
         network = f"--net=/run/netns/{self.namespace}"
         holder = ["nsenter", network, "unshare", "--mount", "--uts", "--propagation", "private"]
-        script = f"mount --make-rshared / && hostname {self.name} && touch {self.folder}/held && exec sleep infinity"
+        script = " && ".join(
+            (
+                "mount --make-rshared /",
+                # Two kubelets on one folder of logs would each tidy up what is the other's.
+                f"mount --bind {self.folder}/var-log /var/log",
+                f"hostname {self.name}",
+                f"touch {self.folder}/held",
+                "exec sleep infinity",
+            )
+        )
         self._holder = Process("holder", [*holder, "sh", "-c", script], folder=self.folder / "logs").start()
         wait_for((self.folder / "held").exists, describe=f"the namespaces of {self.name}")
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
@@ -211,7 +220,7 @@ class Node:
                     folder.rmdir()
 
     def _write_files(self) -> None:
-        for name in ("logs", "cni", "kubelet", "run", "containerd"):
+        for name in ("logs", "cni", "kubelet", "run", "containerd", "var-log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "containerd.toml").write_text(
             _CONTAINERD.format(folder=self.folder, pause=self._pause, plugins=CNI_PLUGINS)
