@@ -64,7 +64,9 @@ def looks_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     ratio = (first.shape[1] / first.shape[0]) / (second.shape[1] / second.shape[0])
     if not 0.9 < ratio < 1.1:
         return False
-    a, b = (_small(picture) for picture in (first, second))
+    # One width for both: two ratios that are nearly equal may round to different ones.
+    wide = int(np.clip(round(32 * first.shape[1] / first.shape[0]), 8, 256))
+    a, b = (_small(picture, wide=wide) for picture in (first, second))
     spread = max(float(a.std()), float(b.std()))
     if spread < 4.0:
         return abs(float(a.mean()) - float(b.mean())) < 8.0
@@ -72,9 +74,8 @@ def looks_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     return difference < 0.06 * spread + 1.0
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _small(picture: NDArray[np.uint8], *, wide: int) -> NDArray[np.float32]:
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    wide = int(np.clip(round(32 * picture.shape[1] / picture.shape[0]), 8, 256))
     return np.asarray(cv2.resize(grey, (wide, 32), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
