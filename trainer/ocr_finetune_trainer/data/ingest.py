@@ -287,7 +287,7 @@ def _cut_out(picture: Picture, boxes: Sequence[Box], record: Record, problems: l
                 )
             )
             continue
-        parts.append((pictures.inspect(pictures.encode(line, lossless=lossless)), box.text, None))
+        parts.append((pictures.describe(line, pictures.encode(line, lossless=lossless)), box.text, None))
     return parts
 
 
