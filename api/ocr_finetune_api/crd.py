@@ -55,11 +55,6 @@ _NAME_RULE = {
 
 _WORKSPACE_RULES = [
     {
-        "rule": "(has(self.workspace.claimName) && self.workspace.claimName != '') || "
-        "(has(self.workspace.size) && self.workspace.size != '')",
-        "message": "workspace: give claimName (an existing PersistentVolumeClaim) or size (of one to be made)",
-    },
-    {
         "rule": "self.distributed.nodes == 1 || !has(self.workspace.size) || self.workspace.size == '' || "
         "!has(self.workspace.accessModes) || 'ReadWriteMany' in self.workspace.accessModes",
         "message": "workspace.accessModes: several nodes write to the workspace together, which needs ReadWriteMany; "

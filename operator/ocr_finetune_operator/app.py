@@ -128,9 +128,11 @@ class Operator:
             tasks["lease"] = asyncio.create_task(leader.hold())
         stop = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait({*tasks.values(), *workers, stop}, return_when=asyncio.FIRST_COMPLETED)
-        graceful = done == {stop}
+        # kopf takes SIGTERM for itself: that it ends without an error is the signal, too.
+        kopf_ended = tasks["kopf"] in done and not tasks["kopf"].cancelled() and tasks["kopf"].exception() is None
+        graceful = stop in done or kopf_ended
         for name, task in tasks.items():
-            if task in done:
+            if task in done and not graceful:
                 error = None if task.cancelled() else task.exception()
                 logger.error("%s ended: %s", name, error or "without an error", exc_info=error)
         stop_kopf.set()

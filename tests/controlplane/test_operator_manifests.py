@@ -40,7 +40,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "min nodes": ({"distributed": {"nodes": 1, "minNodes": 2}}, "minNodes must not be above nodes"),
     "two workspaces": ({"workspace": {"claimName": "a", "size": "1Gi"}}, "give either the name of a claim or the size"),
-    "no workspace": ({"workspace": {}}, "workspace: give claimName"),
     "workspace of one node": (
         {"workspace": {"size": "1Gi", "accessModes": ["ReadWriteOnce"]}, "distributed": {"nodes": 2}},
         "which needs ReadWriteMany",
@@ -113,6 +112,7 @@ def test_explain_reads_well(world: World) -> None:
 
 # What only the cluster knows: reason and words of the condition.
 NOT_ACCEPTED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "workspace": ({"workspace": {}}, "WorkspaceMissing", "give claimName"),
     "claim": ({"workspace": {"claimName": "nowhere"}}, "ClaimMissing", "there is no claim 'nowhere'"),
     "data": ({"dataset": {"train": [{"uri": "pvc://lost/x"}]}}, "ClaimMissing", "pvc://lost"),
     "shared": (

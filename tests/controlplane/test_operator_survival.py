@@ -15,7 +15,8 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from kube_testing.control_plane import ControlPlane
 from kube_testing.processes import wait_for
 from ocr_finetune_api.plan import STAGES, Stage
-from operator_testing import OPERATOR_NAMESPACE, Operator, World, fails, succeeds
+from ocr_finetune_operator import rbac
+from operator_testing import OPERATOR_NAMESPACE, Operator, World, fails, result, succeeds
 
 _HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
 
@@ -33,36 +34,30 @@ class Proxy:
         self.done: list[str] = []
         self.on_change = lambda _request: None
         self.url = ""
-        self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         self._ready.wait(10)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(timeout=10)
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-        self._loop.run_until_complete(self._session.close())
-
-    async def _start(self) -> None:
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._session = ClientSession(
             connector=TCPConnector(ssl=False, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
         )
         application = web.Application(client_max_size=2**24)
         application.router.add_route("*", "/{path:.*}", self._forward)
-        self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._ready.set()
+        await self._stop.wait()
+        await self._session.close()
+        await runner.cleanup()
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
@@ -115,8 +110,6 @@ def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(
     # The first training fails, so that a retry is among what is interrupted.
     fails(world.pods, Stage.TRAIN, 70, attempt=1)
     labels = {"ocrfinetune.dev/stage": "train", "ocrfinetune.dev/attempt": "2"}
-    from operator_testing import result
-
     world.pods.succeeds(message=result(Stage.TRAIN), labels=labels)
     with proxied(plane, installed, world.namespace) as (proxy, operator):
         killed = threading.Event()
@@ -205,8 +198,6 @@ def test_two_replicas_one_works_and_the_other_takes_over(
 
 
 def test_an_operator_of_one_namespace_needs_no_right_beyond_it(plane: ControlPlane, world: World, alone: None) -> None:
-    from ocr_finetune_operator import rbac
-
     kubeconfig = plane.service_account(
         name="own", namespace=world.namespace, rules=rbac.rules(cluster=False), only_namespace=True
     )
@@ -223,8 +214,6 @@ def test_an_operator_of_one_namespace_needs_no_right_beyond_it(plane: ControlPla
 
 
 def test_a_missing_right_is_named_with_what_it_is_for(plane: ControlPlane, world: World, alone: None) -> None:
-    from ocr_finetune_operator import rbac
-
     rules = [rule for rule in rbac.rules() if rule["resources"] != ["jobs"]]
     kubeconfig = plane.service_account(name="poor", namespace=world.namespace, rules=rules)
     operator = Operator(plane, kubeconfig=kubeconfig, name="poor", namespaces=world.namespace)

@@ -37,6 +37,7 @@ _RESOURCES: Mapping[str, str] = {
     "StorageClass": "apis/storage.k8s.io/v1/storageclasses",
     "Lease": "apis/coordination.k8s.io/v1/leases",
 }
+_NAME = re.compile(r"^[A-Za-z0-9][-A-Za-z0-9.:_]{0,252}$")
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -216,6 +217,10 @@ def _refusal(code: int, data: bytes, headers: Mapping[str, str]) -> ApiError:
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
+    # A name that a user wrote must not lead the request elsewhere.
+    for part in (name, namespace):
+        if part and (not _NAME.match(part) or ".." in part):
+            raise NotFoundError(code=404, reason="NotFound", message=f"{part[:60]!r} is no name of a {kind}")
     prefix, _, plural = _RESOURCES[kind].rpartition("/")
     parts = [prefix, *(["namespaces", quote(namespace, safe="")] if namespace else []), plural]
     return "/".join([*parts, *([quote(name, safe="")] if name else [])])
