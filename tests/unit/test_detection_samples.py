@@ -79,7 +79,7 @@ def test_a_page_is_reduced_to_its_size_at_serving() -> None:
     page = _page([_box(500, 300, 200, 100)], width=8000, height=640)
     transform = DetectionTransform(geometry=GEOMETRY, augmentation=DetectionAugmentation.none())
     sample = transform(page, np.random.default_rng(0))
-    assert (sample["image"][..., 0] > 240).sum() == pytest.approx(100 * 50, rel=0.02)
+    assert (sample["image"][..., 0] > 240).sum() == pytest.approx(100 * 50, rel=0.05)
     assert sample["shrink_map"].sum() > 0
 
 
