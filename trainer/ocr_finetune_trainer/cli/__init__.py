@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import cache, check, convert, evaluate, init, models, predict, run, stage, version
+    from ocr_finetune_trainer.cli import cache, check, compare, convert, evaluate, init, models, predict, run, stage, version
 
     application = typer.Typer(
         name="ocrft",
@@ -35,6 +35,7 @@ def _application() -> typer.Typer:
     application.command("evaluate")(evaluate.evaluate)
     application.command("evaluate")(evaluate.evaluate)  # the stage, and more
     application.command("predict")(predict.predict)
+    application.command("compare")(compare.compare)
     application.command("convert")(convert.convert)
     application.add_typer(cache.app)
     application.add_typer(models.app)

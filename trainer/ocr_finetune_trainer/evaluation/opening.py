@@ -14,11 +14,14 @@ from ocr_finetune_api import run_config
 from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError
 from ocr_finetune_api.model_table import TABLE, Kind
 from ocr_finetune_api.workspace import Workspace
+from ocr_finetune_trainer.data.table_labels import Vocabulary
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.evaluation.db_postprocess import BoxType, DBPostProcess, ScoreMode
 from ocr_finetune_trainer.evaluation.networks import LayerNetwork, Network, OnnxNetwork, PaddleInferenceNetwork
 from ocr_finetune_trainer.evaluation.subjects import Subject, build_subject, trained_of
 from ocr_finetune_trainer.geometry import DetectionGeometry, Geometry, Normalization, RecognitionGeometry, geometry_for
+from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
+from ocr_finetune_trainer.table_geometry import TableGeometry
 
 if TYPE_CHECKING:
     from ocr_finetune_api.run_config import RunConfig
@@ -165,7 +168,15 @@ def _paddle(folder: Path, *, threads: int) -> OpenModel:
         for key, value in step.items()
     }
     name = str((config.get("Global") or {}).get("model_name", folder.name))
-    network = PaddleInferenceNetwork(folder, threads=threads)
+    is_table = post.get("name") == "TableLabelDecode"
+    network = PaddleInferenceNetwork(folder, threads=threads, onednn=not is_table)
+    if is_table:
+        side = int((steps.get("ResizeTableImage") or {}).get("max_len", 488))
+        return _other(name, Kind.TABLE, network, _table_geometry(name, side, post), origin=str(folder))
+    if "Topk" in post:
+        size = (steps.get("ResizeImage") or {}).get("size") or [160, 80]
+        geometry = OrientationGeometry(width=int(size[0]), height=int(size[1]))
+        return _other(name, Kind.ORIENTATION, network, geometry, origin=str(folder))
     if post.get("name") == "CTCLabelDecode":
         shape = (steps.get("RecResizeImg") or {}).get("image_shape") or [3, 48, 320]
         return OpenModel(
@@ -188,8 +199,28 @@ def _paddle(folder: Path, *, threads: int) -> OpenModel:
             origin=str(folder),
         )
     raise DataError(
-        f"{folder / 'inference.yml'}: its PostProcess {post.get('name')!r} is neither CTCLabelDecode nor DBPostProcess"
+        f"{folder / 'inference.yml'}: its PostProcess {post.get('name')!r} is none of CTCLabelDecode, DBPostProcess, "
+        "TableLabelDecode and Topk"
     )
+
+
+def _other(name: str, kind: Kind, network: Network, geometry: Geometry, *, origin: str) -> OpenModel:
+    return OpenModel(
+        name=name,
+        kind=kind,
+        network=network,
+        geometry=geometry,
+        dictionary=None,
+        postprocess=DBPostProcess(),
+        origin=origin,
+    )
+
+
+def _table_geometry(name: str, side: int, post: Mapping[str, Any]) -> TableGeometry:
+    lines = tuple(str(token) for token in post.get("character_dict") or ())
+    vocabulary = Vocabulary(lines, merged=bool(post.get("merge_no_span_structure", True)))
+    # `paddleocr` itself tells the frame of the boxes by this name.
+    return TableGeometry(side=side, box_numbers=8, padded_frame=name != "SLANet", vocabulary=vocabulary)
 
 
 def _recognition_geometry(
@@ -237,6 +268,16 @@ def _onnx(path: Path, *, threads: int) -> OpenModel:
             postprocess=DBPostProcess(),
             origin=str(path),
         )
+    if "structure" in about:
+        shape = json.loads(about.get("shape", "[3, 488, 488]"))
+        vocabulary = Vocabulary(tuple(about["structure"].split("\n")))
+        square = about.get("box_frame") == "square"
+        geometry = TableGeometry(side=int(shape[1]), box_numbers=8, padded_frame=square, vocabulary=vocabulary)
+        return _other(name, Kind.TABLE, network, geometry, origin=str(path))
+    if about.get("channels") == "RGB":
+        shape = json.loads(about.get("shape", "[3, 80, 160]"))
+        geometry_of_lines = OrientationGeometry(height=int(shape[1]), width=int(shape[2]))
+        return _other(name, Kind.ORIENTATION, network, geometry_of_lines, origin=str(path))
     if network.output == "maps":
         return OpenModel(
             name=name,

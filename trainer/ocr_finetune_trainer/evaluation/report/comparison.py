@@ -1,0 +1,91 @@
+"""The page that `ocrft compare --html` writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from ocr_finetune_trainer.data.pictures import PictureError, decode
+from ocr_finetune_trainer.evaluation.report.page import picture, render
+from ocr_finetune_trainer.evaluation.report.recognition import aligned
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.evaluation.comparison import Comparison, Disagreement
+
+__all__ = ["comparison_report", "shown"]
+
+SHOWN = 200
+
+_TEMPLATE = """
+{% macro table(title, rows) %}
+<h2>{{ title }}</h2>
+<table><tr><th></th>{% for name in runs %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for name, row in rows.items() %}<tr><td>{{ name }}</td>
+{% for run in runs %}<td>{{ row[run] }}</td>{% endfor %}</tr>{% endfor %}</table>
+{% endmacro %}
+<h1>{{ title }}</h1>
+{{ table("What they reach", figures) }}
+{% if differences %}<ul>{% for line in differences %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
+{{ table("Settings that differ", settings) }}
+{{ table("Data", data) }}
+<h2>Where they disagree</h2>
+{% if not same_set %}<p class="bad">They were measured on different samples, so figures above are not comparable one by one,
+and there is nothing to disagree on.</p>
+{% else %}<p>{{ total }} samples{% if total > items|length %}, the first {{ items|length }} of them{% endif %}.</p>
+{% for item in items %}<div class="card">{{ item.image }}<div class="text">{{ item.label }}</div>
+{% for name, answer, right in item.answers %}<div><span class="note">{{ name }}</span>
+<span class="text {{ 'good' if right else 'bad' }}">{{ answer }}</span></div>{% endfor %}
+<div class="note">{{ item.origin }}</div></div>{% endfor %}{% endif %}
+"""
+
+
+def shown(value: Any) -> str:
+    """A figure for people."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def comparison_report(comparison: Comparison) -> str:
+    """Writes the comparison as HTML, with the pictures that runs disagree on."""
+    figures = {
+        name: {run: shown(value) for run, value in row.items()} for name, row in comparison.table("figures").items()
+    }
+    data = {name: {run: shown(value) for run, value in row.items()} for name, row in comparison.table("data").items()}
+    items = comparison.disagreements
+    return render(
+        _TEMPLATE,
+        title=" and ".join(run.label for run in comparison.runs),
+        runs=[run.label for run in comparison.runs],
+        figures=figures,
+        settings=comparison.settings,
+        data=data,
+        differences=difference_lines(comparison),
+        same_set=comparison.same_set,
+        total=len(items),
+        items=[_card(comparison, item) for item in items[:SHOWN]],
+    )
+
+
+def difference_lines(comparison: Comparison) -> list[str]:
+    """Each further run against the first, in sentences."""
+    first = comparison.runs[0].label
+    return [
+        f"{name}: accuracy {value.value:+.2%} against {first}, 95 % interval {value.low:+.2%} to {value.high:+.2%}"
+        + ("" if value.low > 0 or value.high < 0 else ": within the noise")
+        for name, value in comparison.differences.items()
+    ]
+
+
+def _card(comparison: Comparison, item: Disagreement) -> dict[str, Any]:
+    try:
+        image = picture(decode(comparison.dataset.image(item.index)), height=160)
+    except PictureError:
+        image = Markup('<span class="bad">no picture</span>')
+    page = comparison.runs[0].kind.value == "detection"
+    answers = [
+        (name, answer if page else aligned(item.label, answer)[1], name in item.right)
+        for name, answer in item.answers.items()
+    ]
+    return {"image": image, "label": item.label, "answers": answers, "origin": item.origin}
