@@ -336,8 +336,17 @@ RUN: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 maximum=1,
             ),
             Panel(
-                title="Slower than the fastest rank",
-                queries=(("rank {{rank}}", f"ocrft_train_rank_skew_seconds{{{_RUN}}}"),),
+                title="Time a step waits for the other ranks",
+                queries=(
+                    (
+                        "rank {{rank}}",
+                        (
+                            f'sum by (rank) (rate({_PARTS}_sum{{{_RUN}, part="agree"}}[$__rate_interval])) / '
+                            f'sum by (rank) (rate({_PARTS}_count{{{_RUN}, part="agree"}}[$__rate_interval]))'
+                        ),
+                    ),
+                ),
+                what="The rank that waits least is the one that the others wait for.",
                 unit="s",
                 minimum=0,
             ),

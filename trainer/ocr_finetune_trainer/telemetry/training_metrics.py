@@ -61,11 +61,10 @@ class TrainingMetrics:
         self._checkpoint = gauge("checkpoint_step", "Step of the newest checkpoint.")
         self._memory = Gauge(
             "ocrft_train_memory_bytes",
-            "Memory: host (resident) and device (allocated).",
+            "Memory: host (resident), device (allocated) and deviceTotal (what the device has).",
             ["rank", "kind"],
             registry=registry,
         )
-        self._skew = gauge("rank_skew_seconds", "How much longer this rank computed a step than the fastest one.")
 
     def part(self, part: str, seconds: float) -> None:
         """A part of a step took so long."""
@@ -98,11 +97,10 @@ class TrainingMetrics:
             if math.isfinite(value):
                 self._source_loss.labels(self._rank, name).set(value)
 
-    def resources(self, *, host: int, device: int, skew: float) -> None:
-        """How much memory is used, and how far behind the fastest rank this one is."""
-        self._memory.labels(self._rank, "host").set(host)
-        self._memory.labels(self._rank, "device").set(device)
-        self._skew.set(skew)
+    def memory(self, usage: Mapping[str, int]) -> None:
+        """How much memory is used, in bytes by kind."""
+        for kind, count in usage.items():
+            self._memory.labels(self._rank, kind).set(count)
 
     def saved(self, step: int, best: float | None) -> None:
         """The newest checkpoint and the best value."""

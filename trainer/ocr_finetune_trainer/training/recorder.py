@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ocr_finetune_trainer.telemetry import memory
 from ocr_finetune_trainer.telemetry.trackers import Tracker
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _SMOOTHING = 0.9
+_MEMORY_EVERY = 5.0  # seconds
 _MOST_POINTS = 2000  # of a curve: more can't be seen, and would fill disks
 
 
@@ -48,6 +51,7 @@ class Recorder:
     _seconds_per_step: float = 0.0
     _wait: float = 0.0
     _rate: float = 0.0
+    _memory_seen: float = -math.inf
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -78,6 +82,9 @@ class Recorder:
         self.metrics.stepped(
             samples=len(batch["index"]), rate=rate, step=progress.step, epoch=progress.step / self.steps_per_epoch
         )
+        if time.monotonic() - self._memory_seen >= _MEMORY_EVERY:
+            self._memory_seen = time.monotonic()
+            self.metrics.memory(memory.usage())
         left = (self.steps - progress.step) * self._seconds_per_step
         self.pulse.update(step=progress.step)
         self.pulse.progress(
