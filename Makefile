@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := api operator trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick lint types generate lock clean
+.PHONY: help setup demo test test-quick lint types docs generate lock clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,7 +37,7 @@ examples/digits/data/samples.csv: examples/digits/make_dataset.py | .venv/traine
 demo: .venv/trainer examples/digits/data/samples.csv ## Trains, proves and exports a model of real handwriting on this machine's CPU
 	@$(BIN)/ocrft run examples/digits/finetune.yaml --workspace examples/digits/workspace
 
-test: .venv/dev lint types ## Lint, types and all tests but the whole cluster's
+test: .venv/dev lint types docs ## Lint, types and all tests but the whole cluster's
 	@$(BIN)/python -m pytest
 
 test-quick: .venv/dev ## Tests that need neither training nor a control plane
@@ -50,6 +50,9 @@ lint: .venv/dev
 
 types: .venv/dev
 	@$(BIN)/mypy $(PACKAGES)
+
+docs: .venv/dev ## Builds the documents into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 generate: .venv/dev ## Makes the generated files again: the CRD and its copies
 	@$(BIN)/python -m ocr_finetune_api.crd > crds/ocrfinetune.dev_ocrfinetunes.yaml
