@@ -317,6 +317,13 @@ _ROWS: tuple[ModelInfo, ...] = (
         dictionary_size=28,
     ),
     ModelInfo(
+        name="SLANet_small",
+        kind=Kind.TABLE,
+        purpose="small tables, trained from scratch on a CPU in minutes",
+        parameters=1_084_370,
+        serving_name="SLANet",
+    ),
+    ModelInfo(
         name="SLANet_plus",
         kind=Kind.TABLE,
         purpose="structure and cells of tables with wide spans or without lines, also photographed",

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ocr_finetune_api.exit_codes import ConfigurationError, ExitCode, InputMissingError
+from ocr_finetune_api.model_table import Kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ocr_finetune_trainer.evaluation.opening import OpenModel
     from ocr_finetune_trainer.evaluation.pipeline import Pipeline, Read
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -36,13 +38,18 @@ def predict(
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of one operator.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a picture and line.")] = False,
 ) -> None:
-    """Reads pictures with a model: lines of text, pages, or both at once."""
+    """Reads pictures with a model: lines of text, pages, or both at once; tables as HTML; whether lines are turned."""
     # Paddle warns about what is missing on this machine; a person who wants texts can do nothing with that.
     warnings.simplefilter("ignore")
     from ocr_finetune_trainer.evaluation.opening import open_model
     from ocr_finetune_trainer.evaluation.pipeline import Pipeline
 
     models = [open_model(path, threads=threads) for path in (model, with_) if path is not None]
+    if models[0].kind in (Kind.TABLE, Kind.ORIENTATION):
+        if with_ is not None or (draw is not None and models[0].kind is Kind.ORIENTATION):
+            raise ConfigurationError(f"{model}: a {models[0].kind.value} model takes neither --with nor outlines")
+        _predict_alone(models[0], pictures, draw=draw, as_json=json)
+        return
     pipeline = Pipeline(models, batch_size=batch_size)
     if draw is not None and not pipeline.detects:
         raise ConfigurationError("--draw: a recognition model finds no outlines", hint="add a detector by --with")
@@ -62,6 +69,35 @@ def predict(
         raise InputMissingError("there is no picture to read", hint="give pictures, folders, or - and a list")
     if bad:
         _print_summary(bad, seen, as_json=json)
+        raise typer.Exit(ExitCode.INPUT_MISSING if missing else ExitCode.BAD_DATA)
+
+
+def _predict_alone(model: OpenModel, pictures: Sequence[str], *, draw: Path | None, as_json: bool) -> None:
+    """Reads tables as HTML, or says of lines whether they are turned; one picture at a time, as serving does."""
+    from ocr_finetune_trainer.evaluation.alone import read_alone
+
+    bad = seen = 0
+    missing = True
+    for name in _names(pictures):
+        seen += 1
+        picture = _open(name)
+        if isinstance(picture, str):
+            bad += 1
+            missing &= not Path(name).exists()
+            _print_problem(name, picture, as_json=as_json)
+            continue
+        result = read_alone(model, picture)
+        if draw is not None:
+            _draw_outlines(picture, result.outlines, draw / f"{Path(name).stem}.png")
+        if as_json:
+            sys.stdout.write(json_module.dumps({"picture": name, **result.document}, ensure_ascii=False) + "\n")
+        else:
+            sys.stdout.write(f"{name}\t{result.text}\t{result.score:.4f}\n")
+        sys.stdout.flush()
+    if not seen:
+        raise InputMissingError("there is no picture to read", hint="give pictures, folders, or - and a list")
+    if bad:
+        _print_summary(bad, seen, as_json=as_json)
         raise typer.Exit(ExitCode.INPUT_MISSING if missing else ExitCode.BAD_DATA)
 
 
@@ -112,11 +148,14 @@ def _read(pipeline: Pipeline, names: Sequence[str], *, draw: Path | None) -> Ite
 
 
 def _draw(picture: NDArray[Any], texts: Sequence[Read], path: Path) -> None:
+    _draw_outlines(picture, [text.points for text in texts if text.points is not None], path)
+
+
+def _draw_outlines(picture: NDArray[Any], outlines: Sequence[NDArray[Any]], path: Path) -> None:
     from ocr_finetune_trainer.data.pictures import encode
     from ocr_finetune_trainer.evaluation.drawing import FOUND, draw_outlines
     from ocr_finetune_trainer.evaluation.files import write_bytes
 
-    outlines = [text.points for text in texts if text.points is not None]
     number = 1
     while path.exists() and number < 10**6:
         # Two pictures of one name from different folders: neither replaces the other.

@@ -112,7 +112,7 @@ class Vocabulary:
         return max(int(match[2]) for match in map(_SPAN.fullmatch, self.lines) if match)
 
 
-_OF_MODEL = {"SLANet": Vocabulary(_ENGLISH), "SLANet_plus": Vocabulary(_CHINESE)}
+_OF_MODEL = {"SLANet": Vocabulary(_ENGLISH), "SLANet_small": Vocabulary(_ENGLISH), "SLANet_plus": Vocabulary(_CHINESE)}
 
 
 def vocabulary_for(model_name: str) -> Vocabulary:

@@ -23,17 +23,20 @@ class TableModel(nn.Layer):
     Args:
         classes: Structure tokens with start and end.
         box_numbers: Numbers of a cell's box, 4 or 8.
+        scale: Multiplier of the backbone's widths.
+        level: Which of the neck's maps the decoder reads: 3 is at 1/32 of the picture's size, 2 at 1/16.
     """
 
-    def __init__(self, *, classes: int, box_numbers: int) -> None:
+    def __init__(self, *, classes: int, box_numbers: int, scale: float = 1.0, level: int = 3) -> None:
         super().__init__()
-        self.backbone = PPLCNet(scale=1.0)
+        self.level = level
+        self.backbone = PPLCNet(scale=scale)
         self.neck = CSPPAN(self.backbone.out_channels, out_channels=96)
         self.head = SLAHead(self.neck.out_channels, classes=classes, box_numbers=box_numbers)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Pictures (N, 3, H, W) to `loc_preds` (N, steps, box_numbers) and `structure_probs` (N, steps, classes)."""
-        outputs: dict[str, Tensor] = self.head(self.neck(self.backbone(x))[-1])
+        outputs: dict[str, Tensor] = self.head(self.neck(self.backbone(x))[self.level])
         return outputs
 
     def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class TableModel(nn.Layer):
             structure of the batch + 1.
         """
         steps = int(batch["steps"][0]) if "steps" in batch else int(batch["length"].max()) + 1
-        features = self.neck(self.backbone(x))[-1]
+        features = self.neck(self.backbone(x))[self.level]
         outputs: dict[str, Any] = self.head.teach(features, structure=batch["structure"].astype("int64"), steps=steps)
         return outputs
 
