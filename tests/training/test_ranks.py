@@ -10,6 +10,7 @@ from training_rig import Job, wait_for
 
 from ocr_finetune_trainer.data.order import Order
 
+
 def curve(job: Job) -> np.ndarray:
     losses = job.losses()
     return np.array([losses[step] for step in sorted(losses)])

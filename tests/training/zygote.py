@@ -12,7 +12,13 @@ import signal
 import sys
 from pathlib import Path
 
-from ocr_finetune_trainer.training import assembly, worker  # noqa: F401 - imported for the children
+import rapidfuzz  # noqa: F401 - this and the next are imported for the children
+import tensorboardX  # noqa: F401
+
+import ocr_finetune_trainer.evaluation.evaluate
+import ocr_finetune_trainer.losses.ctc
+import ocr_finetune_trainer.models.mobilenetv3_small_ctc  # noqa: F401
+from ocr_finetune_trainer.training import assembly, worker  # noqa: F401
 
 
 def train(order: dict) -> int:

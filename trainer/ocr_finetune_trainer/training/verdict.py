@@ -13,6 +13,7 @@ __all__ = ["Report", "WorkerReport", "judge"]
 
 # Phases in which a rank that keeps the others waiting is in the way; evaluation and checkpoints have limits of their own.
 _QUICK = frozenset({"data", "compute"})
+_START_SECONDS = 60.0  # loading libraries holds up every thread of a process
 _HINT = "the log of that rank says more; run again to go on from the newest checkpoint"
 
 
@@ -124,7 +125,8 @@ def judge(
         for worker in report.workers
     ]
     for node, worker in workers:
-        if worker.silent > peer_timeout and worker.phase != "done":
+        limit = max(peer_timeout, _START_SECONDS) if worker.phase == "start" else peer_timeout
+        if worker.silent > limit and worker.phase != "done":
             return _fault(node, worker, f"has given no sign of life for {worker.silent:.0f} s: it hangs or is stopped")
     return _slow(workers, reports, peer_timeout=peer_timeout)
 
