@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,16 @@ _FULL_CLAIM_MEGABYTES = 24
 
 # `make test` has no time for these; `make e2e` says E2E=1, and then a machine that cannot run them is an error.
 collect_ignore_glob = [] if os.environ.get("E2E") == "1" else ["test_*.py"]
+
+
+def pytest_configure() -> None:
+    """Lets a session that is told to end tidy up: what runs here does not go away with its parent."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -82,6 +82,7 @@ class Node:
 
     def start(self) -> None:
         """Makes the namespaces and starts all services."""
+        self.sweep()
         self._make_network()
         self._make_cgroup()
         self._write_files()
@@ -143,10 +144,12 @@ class Node:
         """Ends everything on the node and removes namespaces, links, mounts and cgroups."""
         for process in self._services.values():
             process.stop(timeout=5)
-        self._kill_all(but={self._holder.pid} if self._holder else set())
-        # The last process of the mount namespace takes all its mounts along.
-        if self._holder:
-            self._holder.kill()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what there is of a node of this name, also from a session that was killed before it could tidy up."""
+        # With the last process of the mount namespace all its mounts go.
+        self._kill_all(but=set())
         call("ip", "netns", "delete", self.namespace, quiet=True)
         call("ip", "link", "delete", self._link, quiet=True)
         self._remove_cgroup()

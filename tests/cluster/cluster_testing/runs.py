@@ -64,7 +64,7 @@ class Run:
         status: Manifest = self.get().get("status", {})
         return status
 
-    def wait(self, holds: Callable[[Manifest], object], *, describe: str, timeout: float = 180.0) -> Manifest:
+    def wait(self, holds: Callable[[Manifest], object], *, describe: str, timeout: float = 600.0) -> Manifest:
         """Waits until ``holds`` says yes to the status; a run that ends before is an error at once."""
 
         def look() -> Manifest | None:
@@ -79,11 +79,11 @@ class Run:
             look, timeout=timeout, interval=0.2, describe=lambda: f"{describe}; the status:\n{_shown(self.status())}"
         )
 
-    def wait_phase(self, phase: str, *, timeout: float = 300.0) -> Manifest:
+    def wait_phase(self, phase: str, *, timeout: float = 900.0) -> Manifest:
         """Waits for a phase."""
         return self.wait(lambda status: status.get("phase") == phase, describe=f"phase {phase}", timeout=timeout)
 
-    def wait_checkpoint(self, *, beyond: int = 0, timeout: float = 180.0) -> int:
+    def wait_checkpoint(self, *, beyond: int = 0, timeout: float = 600.0) -> int:
         """Waits until a checkpoint of a step greater than ``beyond`` is complete, and returns the step."""
 
         def newest() -> int:
