@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tarfile
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -20,8 +21,8 @@ class Flaky(MemoryFileSystem):
     """A server whose connection breaks in the middle of a file, and keeps what it has got."""
 
     protocol = "flaky"
-    store: dict = {}
-    pseudo_dirs: list = [""]
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
     failures = 0
 
     def put_file(self, local, remote, **options):

@@ -106,7 +106,7 @@ def test_the_stage_reads_pages_with_the_run_that_the_manifest_names(root, read):
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(root):
-    with pytest.raises(InputMissingError, match="no run 'plates'.*bars, digits"):
+    with pytest.raises(InputMissingError, match=r"no run 'plates'.*bars, digits"):
         find_run(root, "plates")
 
 

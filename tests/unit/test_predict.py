@@ -30,7 +30,7 @@ def make_formats(context):
         checker=None,
         metrics={},
         max_drop=0.0,
-        tell=lambda what: None,
+        tell=print,
     )
     exporter.make_paddle()
     exporter.make_onnx()

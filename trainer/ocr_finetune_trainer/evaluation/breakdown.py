@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,10 +104,9 @@ def align(label: str, prediction: str) -> list[tuple[str, str]]:
     """Pairs of characters of label and prediction; "" where one of them has none."""
     pairs: list[tuple[str, str]] = []
     for code in Levenshtein.opcodes(label, prediction):
-        left = list(label[code.src_start : code.src_end])
-        right = list(prediction[code.dest_start : code.dest_end])
-        for i in range(max(len(left), len(right))):
-            pairs.append((left[i] if i < len(left) else "", right[i] if i < len(right) else ""))
+        left = label[code.src_start : code.src_end]
+        right = prediction[code.dest_start : code.dest_end]
+        pairs.extend(itertools.zip_longest(left, right, fillvalue=""))
     return pairs
 
 

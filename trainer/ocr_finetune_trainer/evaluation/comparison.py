@@ -72,9 +72,7 @@ class ComparedRun:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """What it reaches, how fast, and how large: numbers by name."""
-        figures: dict[str, Any] = {}
-        for key, value in (self.metrics.get("best") or {}).items():
-            figures[key] = value
+        figures: dict[str, Any] = dict(self.metrics.get("best") or {})
         train, export = self.results.get(Stage.TRAIN), self.results.get(Stage.EXPORT)
         figures |= {"training step": self.metrics.get("checkpointStep")}
         if train is not None:
@@ -180,7 +178,7 @@ class Comparison:
             ConfigurationError: They are fewer than two, or of different kinds.
             InputMissingError: One is no run, or has not been evaluated; all of them are named.
         """
-        if len(folders) < 2:  # noqa: PLR2004 - a comparison needs two
+        if len(folders) < 2:
             raise ConfigurationError("give at least two runs to compare")
         names = [folder.resolve().name for folder in folders]
         labels = [
@@ -189,7 +187,8 @@ class Comparison:
         ]
         if len(set(labels)) != len(labels):
             raise ConfigurationError(f"the same run is given twice: {', '.join(sorted(labels))}")
-        runs, problems = [], []
+        runs: list[ComparedRun] = []
+        problems: list[str] = []
         for folder, label in zip(folders, labels, strict=True):
             try:
                 runs.append(open_run(folder, label=label))

@@ -183,7 +183,7 @@ def measure_end_to_end(
     iou: float,
     detector: str,
     recogniser: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> EndToEnd:
     """Reads every page of a set.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 import tempfile
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path

@@ -19,7 +19,11 @@ __all__ = ["model_card", "versions"]
 
 _PACKAGES = ("ocr-finetune", "paddlepaddle", "paddleocr", "paddlex", "paddle2onnx", "onnx", "onnxruntime", "numpy")
 
-_CARD = """# {{ run }}
+_CARD = """{% macro row(name, check) -%}
+| {{ name }} | {{ "%.4f"|format(check.metrics[metric]) }} | {{ check.different }} of {{ check.samples }} {# -#}
+| {{ "%.1f"|format(check.picturesPerSecond) }} | {{ "%.2f"|format(check.bytes / 1048576) }} |
+{%- endmacro %}
+# {{ run }}
 
 {{ purpose }}, fine-tuned from {{ base }}.
 
@@ -27,7 +31,7 @@ _CARD = """# {{ run }}
 |---|---|
 | model | {{ model }} |
 | served as | {{ serving_name }} |
-| made by | ocr-finetune {{ versions["ocr-finetune"] }} |
+| made by | ocr-finetune {{ version }} |
 | training step | {{ step }} |
 | data | {{ data }} |
 | licence of the architecture and official weights | Apache-2.0 (PaddleOCR) |
@@ -35,8 +39,8 @@ _CARD = """# {{ run }}
 
 ## What it reaches
 
-On the {{ set_name }} set, which training never saw{% if optimistic %} except to choose this checkpoint: the figures are
-optimistic{% endif %}.
+On the {{ set_name }} set{% if optimistic %}, which chose this checkpoint: the figures are optimistic{% else %}, which
+training never saw{% endif %}.
 
 | metric | before | after |
 |---|---|---|
@@ -51,7 +55,7 @@ Each was loaded again after writing and measured on the same set.
 | format | {{ metric }} | results that differ | pictures/s on the exporting machine | MiB |
 |---|---|---|---|---|
 {% for name, check in checks.items() %}
-| {{ name }} | {{ "%.4f"|format(check.metrics[metric]) }} | {{ check.different }} of {{ check.samples }} | {{ "%.1f"|format(check.picturesPerSecond) }} | {{ "%.2f"|format(check.bytes / 1048576) }} |
+{{ row(name, check) }}
 {% endfor %}
 
 {% if notes %}
@@ -69,7 +73,7 @@ Each was loaded again after writing and measured on the same set.
 ```yaml
 {{ settings }}```
 
-Versions: {% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}, Python {{ python }}.
+Versions: {{ versions }}, Python {{ python }}.
 """
 
 
@@ -114,6 +118,7 @@ def model_card(
     base, best = evaluation.get("base") or {}, evaluation.get("best") or {}
     # Without autoescaping: this is Markdown, and no browser reads it as HTML.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    installed = versions()
     kept = {"model", "dataset", "training", "evaluation", "export"}
     settings = spec.model_dump(mode="json", by_alias=True, include=kept, exclude_defaults=True)
     return environment.from_string(_CARD).render(
@@ -136,7 +141,8 @@ def model_card(
         notes=notes,
         snippets=snippets,
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
-        versions=versions(),
+        version=installed["ocr-finetune"],
+        versions=", ".join(f"{name} {version}" for name, version in installed.items()),
         python=platform.python_version(),
     )
 

@@ -134,7 +134,7 @@ def quantize_int8(
     model = onnx.load(str(path))
     fixed, candidates = _layers(model)
     with tempfile.TemporaryDirectory(prefix="ocrft-int8-") as aside_name, _quiet():
-        maker = _Maker(path, model=model, aside=Path(aside_name), calibration=calibration, fixed=fixed)
+        maker = _Maker(model, aside=Path(aside_name), calibration=calibration, fixed=fixed)
         best: tuple[float, int, Path, tuple[str, ...]] | None = None
         tried: list[tuple[int, float]] = []
         noise: Mapping[str, float] = {}
@@ -226,7 +226,7 @@ def _last(graph: Any, names: set[str]) -> str | None:
 class _Maker:
     """Quantises one model in several ways with one calibration."""
 
-    def __init__(self, path: Path, *, model: Any, aside: Path, calibration: Batches, fixed: Mapping[str, str]) -> None:
+    def __init__(self, model: Any, *, aside: Path, calibration: Batches, fixed: Mapping[str, str]) -> None:
         import onnx
 
         self._aside = aside

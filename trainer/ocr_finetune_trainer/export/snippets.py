@@ -34,10 +34,12 @@ def usage(info: ModelInfo, *, paddle: str = "paddle", onnx: str = "") -> str:
     """
     name = _CLASS[info.kind]
     parts = [
-        "With `paddleocr` 3.x:\n\n```python\n"
-        f"from paddleocr import {name}\n"
-        f'model = {name}(model_name="{info.serving_name}", model_dir="{paddle}")\n'
-        'print(model.predict("picture.png")[0].json)\n```'
+        (
+            "With `paddleocr` 3.x:\n\n```python\n"
+            f"from paddleocr import {name}\n"
+            f'model = {name}(model_name="{info.serving_name}", model_dir="{paddle}")\n'
+            'print(model.predict("picture.png")[0].json)\n```'
+        )
     ]
     part = {Kind.RECOGNITION: "text_recognition", Kind.DETECTION: "text_detection"}.get(info.kind)
     if part:

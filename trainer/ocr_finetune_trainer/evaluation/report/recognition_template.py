@@ -19,8 +19,8 @@ TEMPLATE = """
 <h1>{{ title }}</h1>
 <table>{% for name, value in facts.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}</table>
 <table><tr><th></th><th class="n">before</th><th class="n">after</th><th class="n">95 % interval</th></tr>
-{% for row in rows %}<tr><td>{{ row.label }}</td><td class="n">{{ row.before }}</td><td class="n"><b>{{ row.after }}</b></td>
-<td class="n">{{ row.interval }}</td></tr>{% endfor %}</table>
+{% for row in rows %}<tr><td>{{ row.label }}</td><td class="n">{{ row.before }}</td>
+<td class="n"><b>{{ row.after }}</b></td><td class="n">{{ row.interval }}</td></tr>{% endfor %}</table>
 {% if verdict %}
 <h2>Gate: {% if verdict.passed %}<span class="good">passed</span>{% else %}<span class="bad">not met</span>{% endif %}</h2>
 <ul>{% for line in verdict.failures %}<li class="bad">{{ line }}</li>{% endfor %}
@@ -54,7 +54,8 @@ TEMPLATE = """
 <table class="matrix"><caption>Rows: what is there. Columns: what was read. · is nothing.</caption><tr><th></th>
 {% for name in matrix.columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in matrix.rows %}<tr><th>{{ row.name }}</th>
-{% for cell in row.cells %}<td class="{{ 'good' if cell.right else 'bad' if cell.count else 'note' }}">{{ cell.count or "" }}</td>
+{% for cell in row.cells %}
+<td class="{{ 'good' if cell.right else 'bad' if cell.count else 'note' }}">{{ cell.count or "" }}</td>
 {% endfor %}</tr>{% endfor %}</table>
 {% endif %}
 <h2>Can its scores be trusted?</h2>
@@ -67,8 +68,9 @@ Scores are off by {{ document.calibration.expectedError|percent }} on average.</
 {{ curve(reliability, x="score", y="accuracy") }}</div>
 {% if document.regressions.worse or document.regressions.better %}
 <h2>What got worse</h2>
-<p>{{ document.regressions.worse }} samples that the base model read are wrong now; {{ document.regressions.better }} that it did
-not read are right now.{% if worse|length < document.regressions.worse %} The first {{ worse|length }}:{% endif %}</p>
+<p>{{ document.regressions.worse }} samples that the base model read are wrong now;
+{{ document.regressions.better }} that it did not read are right now.
+{% if worse|length < document.regressions.worse %}The first {{ worse|length }}:{% endif %}</p>
 {{ cards(worse) }}
 {% endif %}
 {% if suspects %}
