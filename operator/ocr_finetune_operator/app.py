@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Coroutine
@@ -38,6 +40,7 @@ from ocr_finetune_operator.reconcile.observation import Rules
 from ocr_finetune_operator.reconcile.puller import Puller
 from ocr_finetune_operator.reconcile.queue import WorkQueue
 from ocr_finetune_operator.reconcile.reconciler import Reconciler
+from ocr_finetune_operator.reconcile.views import Manifest
 from ocr_finetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -116,7 +119,7 @@ class Operator:
     async def _work(self, leader: Leader | None) -> int:
         self._metrics.leader.set(1)
         self._health.lead()
-        stop_kopf = asyncio.Event()
+        stop_kopf = threading.Event()
         tasks: dict[str, asyncio.Task[Any]] = {
             "relist": asyncio.create_task(self._relist_for_ever()),
             "kopf": asyncio.create_task(self._watch(stop_kopf)),
@@ -128,11 +131,9 @@ class Operator:
             tasks["lease"] = asyncio.create_task(leader.hold())
         stop = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait({*tasks.values(), *workers, stop}, return_when=asyncio.FIRST_COMPLETED)
-        # kopf takes SIGTERM for itself: that it ends without an error is the signal, too.
-        kopf_ended = tasks["kopf"] in done and not tasks["kopf"].cancelled() and tasks["kopf"].exception() is None
-        graceful = stop in done or kopf_ended
+        graceful = done == {stop}
         for name, task in tasks.items():
-            if task in done and not graceful:
+            if task in done:
                 error = None if task.cancelled() else task.exception()
                 logger.error("%s ended: %s", name, error or "without an error", exc_info=error)
         stop_kopf.set()
@@ -149,13 +150,21 @@ class Operator:
 
     # ---- read ----
 
-    async def _watch(self, stop: asyncio.Event) -> None:
-        registry = kopf.OperatorRegistry()
-        handlers.register(registry, cache=self._cache, enqueue=self._queue.add)
-        namespaces = self._settings.namespaces
+    async def _watch(self, stop: threading.Event) -> None:
+        """Runs kopf in a thread of its own: in this one it would take over signals and cancel tasks of others."""
         settings = kopf_settings(self._settings)
         settings.watching.initial_streaming = await self._streams()
-        await kopf.operator(
+        registry = kopf.OperatorRegistry()
+        loop = asyncio.get_running_loop()
+
+        def seen(kind: str, manifest: Manifest, gone: bool) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the operator stops
+                loop.call_soon_threadsafe(self._seen, kind, manifest, gone)
+
+        handlers.register(registry, seen=seen)
+        namespaces = self._settings.namespaces
+        operator = functools.partial(
+            kopf.operator,
             registry=registry,
             settings=settings,
             standalone=True,
@@ -163,6 +172,13 @@ class Operator:
             namespaces=list(namespaces),
             stop_flag=stop,
         )
+        await asyncio.to_thread(lambda: asyncio.run(operator()))
+
+    def _seen(self, kind: str, manifest: Manifest, gone: bool) -> None:
+        see = {"OCRFineTune": self._cache.see_run, "Job": self._cache.see_job, "Pod": self._cache.see_pod}[kind]
+        key = see(manifest, gone=gone)
+        if key is not None:
+            self._queue.add(key)
 
     async def _streams(self) -> bool:
         try:
@@ -265,7 +281,8 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     found.posting.enabled = False
     found.scanning.disabled = True
     found.networking.request_timeout = settings.request_timeout
-    found.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 5, 8)
+    # An API server that is away for longer than these ends the process, which is then started again.
+    found.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, *([5] * 120))
     found.watching.chunk_size = 500
     found.watching.reconnect_backoff = 0.1
     # Without this an idle object keeps a task alive.

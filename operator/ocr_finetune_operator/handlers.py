@@ -1,4 +1,4 @@
-"""What kopf calls: each event goes into the cache, and its run into the queue. Nothing else happens here."""
+"""What kopf calls: each event is handed on. Nothing else happens here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 import kopf
 
 from ocr_finetune_api import GROUP, PLURAL, VERSION
-from ocr_finetune_operator.reconcile.cache import Cache, RunKey
+from ocr_finetune_operator.reconcile.views import Manifest
+
+Seen = Callable[[str, Manifest, bool], None]
 
 
-def register(registry: kopf.OperatorRegistry, *, cache: Cache, enqueue: Callable[[RunKey], None]) -> None:
-    """Registers the handlers."""
+def register(registry: kopf.OperatorRegistry, *, seen: Seen) -> None:
+    """Registers the handlers.
+
+    Args:
+        registry: kopf's.
+        seen: Called with the kind, the object, and whether it is gone.
+    """
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -24,16 +31,12 @@ def register(registry: kopf.OperatorRegistry, *, cache: Cache, enqueue: Callable
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def run_seen(event: kopf.RawEvent, **_: Any) -> None:
-        enqueue(cache.see_run(dict(event["object"]), gone=event["type"] == "DELETED"))
+        seen("OCRFineTune", dict(event["object"]), event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job_seen(event: kopf.RawEvent, **_: Any) -> None:
-        key = cache.see_job(dict(event["object"]), gone=event["type"] == "DELETED")
-        if key is not None:
-            enqueue(key)
+        seen("Job", dict(event["object"]), event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod_seen(event: kopf.RawEvent, **_: Any) -> None:
-        key = cache.see_pod(dict(event["object"]), gone=event["type"] == "DELETED")
-        if key is not None:
-            enqueue(key)
+        seen("Pod", dict(event["object"]), event["type"] == "DELETED")

@@ -47,4 +47,6 @@ def configure(*, form: str, level: str) -> None:
     root.setLevel(level.upper())
     # kopf tells of each event; aiohttp of each request to /healthz.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # It runs in a thread of its own, and says each time that it takes no signals there.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from kube_testing.fake_nodes import PodScript
 
 
-
 @pytest.fixture(scope="session")
 def installed(plane: ControlPlane) -> Path:
     """The kubeconfig of the operator's account, once the CRD and the rights are there."""

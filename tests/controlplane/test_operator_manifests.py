@@ -201,7 +201,9 @@ def test_what_gets_past_the_schema_is_unparseable_and_harmless(operator: Operato
     world.create("odd", training={"ema": True})
     world.create(training={"clipNorm": 2})
     assert world.job("plates-prepare-1")
-    run = world.create("rule", dataset=TRAIN | {"groupBy": "("}, model={"name": "PP-OCRv5_mobile_rec", "freeze": "none"})
+    run = world.create(
+        "rule", dataset=TRAIN | {"groupBy": "("}, model={"name": "PP-OCRv5_mobile_rec", "freeze": "none"}
+    )
     assert run
     world.create("length", model={"name": "PP-OCRv5_mobile_rec", "pretrained": "official"})
     status = world.wait(lambda s: bool(s.get("conditions")), "odd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -63,12 +64,13 @@ class Proxy:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
         body = await request.read()
         url = f"{self._plane.url}{request.rel_url}"
-        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
+        async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
             if "watch=" in request.query_string:
                 streamed = web.StreamResponse(status=answer.status)
                 await streamed.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    await streamed.write(chunk)
+                with contextlib.suppress(ConnectionError):  # the operator was killed
+                    async for chunk in answer.content.iter_any():
+                        await streamed.write(chunk)
                 return streamed
             data = await answer.read()
             changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")
@@ -165,7 +167,12 @@ def test_the_api_server_and_etcd_restart_in_the_middle(operator: Operator, world
 def test_two_replicas_one_works_and_the_other_takes_over(
     plane: ControlPlane, installed: Path, world: World, alone: None
 ) -> None:
-    election = {"leader_election": "true", "lease_duration": "6", "lease_renew": "1", "lease_name": world.namespace[:40]}
+    election = {
+        "leader_election": "true",
+        "lease_duration": "6",
+        "lease_renew": "1",
+        "lease_name": world.namespace[:40],
+    }
     replicas = [Operator(plane, kubeconfig=installed, name=f"replica-{n}", **election) for n in (0, 1)]
     try:
         first = wait_for(

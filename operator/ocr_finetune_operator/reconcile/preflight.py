@@ -77,7 +77,9 @@ def _values(spec: OCRFineTuneSpec) -> list[Problem]:
 async def _workspace(client: Client, owner: Owner, spec: OCRFineTuneSpec) -> list[Problem]:
     workspace, nodes = spec.workspace, spec.distributed.nodes
     if not workspace.claim_name and not workspace.size:
-        message = "workspace: on a cluster give claimName (an existing PersistentVolumeClaim) or size (of one to be made)"
+        message = (
+            "workspace: on a cluster give claimName (an existing PersistentVolumeClaim) or size (of one to be made)"
+        )
         return [Problem(reason="WorkspaceMissing", message=message)]
     if workspace.claim_name:
         found = await client.get("PersistentVolumeClaim", workspace.claim_name, owner.namespace)

@@ -303,7 +303,7 @@ class Reconciler:
         found = await self._client.get(kind, name, key[0])
         if found is None:
             return await self._client.create(manifest)
-        found["kind"] = kind
+        found |= {"kind": kind, "apiVersion": manifest["apiVersion"]}
         labels = found["metadata"].get("labels") or {}
         kept = kind == "PersistentVolumeClaim" and labels.get(LABEL_RUN) == run.name and not owner_of(found)
         if owner_of(found) != run.uid and not kept:
@@ -314,6 +314,8 @@ class Reconciler:
         if "deletionTimestamp" in found["metadata"]:
             raise BlockedError(Problem(reason="NameConflict", message=f"{kind} {name} is still being deleted"))
         if action.apply:
+            if _has(found, manifest):
+                return found
             return await self._client.apply(manifest, manager=MANAGER)
         wanted = (manifest["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT)
         if kind == "ConfigMap" and (content_hash(found.get("data")) != wanted):
@@ -359,6 +361,16 @@ class Reconciler:
             if len(run_status.attempts) == 1 and first.running_at:
                 since = timestamp(first.running_at) or self._clock()
                 self._metrics.first_pod_seconds.observe(max(since - run.created, 0.0))
+
+
+def _has(found: Any, wanted: Any) -> bool:
+    """Whether an object says all that is wanted; what others added does not matter."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_has(found.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        same = isinstance(found, list) and len(found) == len(wanted)
+        return same and all(_has(a, b) for a, b in zip(found, wanted, strict=True))
+    return bool(found == wanted)
 
 
 def _context(key: RunKey, draft: Draft) -> dict[str, Any]:
