@@ -265,3 +265,45 @@ def test_only_the_formats_that_were_asked_for_are_left(copy, tmp_path):
     assert "model" not in outcome.artifacts
     assert target.is_file()
     assert outcome.details["uri"] == str(target)
+
+
+def test_bad_cases_come_back_as_training_data_once_somebody_confirms_them(root, evaluated, tmp_path):
+    from ocr_finetune_api.model_table import Kind
+    from ocr_finetune_trainer.data import formats
+    from ocr_finetune_trainer.data.crops import cut
+    from ocr_finetune_trainer.data.files import open_files
+    from ocr_finetune_trainer.data.records import Record
+
+    workspace = context_for(root, Stage.EVALUATE).workspace
+    folder = tmp_path / "badcases"
+    shutil.copytree(workspace.evaluation / "badcases", folder)
+    names = sorted(path.name for path in folder.glob("*.png"))
+    dataset = DataSet.open(workspace.data / "test")
+    wrong = round(120 * (1 - evaluated.metrics["best"]["accuracy"]))
+    assert len(names) == wrong
+
+    def read():
+        request = formats.Request(files=open_files(folder)[0], kind=Kind.RECOGNITION)
+        layout = formats.layout(formats.recognise(request).format)
+        return [item for item in layout.read(request) if isinstance(item, Record)]
+
+    assert read() == []
+    (folder / "fileState.txt").write_text(f"{folder / names[0]}\t1\n")
+    (record,) = read()
+    index = int(names[0].removesuffix(".png"))
+    assert [box.text for box in record.boxes] == [dataset.texts[index]]
+    picture = decode(dataset.image(index))
+    assert np.array_equal(cut(picture, record.boxes[0].points), picture)
+
+
+def test_samples_that_training_has_seen_are_listed(copy):
+    context = context_for(copy, Stage.EVALUATE)
+    write_set(context.workspace, "test", [*digits(10, start=1000), *digits(3, start=5)])
+
+    outcome = evaluate.run(context_for(copy, Stage.EVALUATE))
+
+    shared = json.loads((context.workspace.evaluation / "metrics.json").read_text())["sharedWithTraining"]
+    assert [(row["origin"], row["inTraining"]) for row in shared] == [
+        (f"test.txt:{11 + i}", f"train.txt:{6 + i}") for i in range(3)
+    ]
+    assert any("3 samples of the test set are in the training data" in line for line in outcome.warnings)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
+from ocr_finetune_trainer.evaluation.bad_cases import BadCase, bad_pages
 from ocr_finetune_trainer.evaluation.detection import DetectionMeasurement, measure_detection
 from ocr_finetune_trainer.evaluation.detection_breakdown import DetectionEvaluation
 from ocr_finetune_trainer.evaluation.files import write_jsonl
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput
-from ocr_finetune_trainer.evaluation.recognition_run import PREDICTIONS
+from ocr_finetune_trainer.evaluation.recognition_run import BAD_CASES, PREDICTIONS
 from ocr_finetune_trainer.evaluation.report.detection import detection_report
 from ocr_finetune_trainer.evaluation.run import EvaluationRun
 from ocr_finetune_trainer.geometry import DetectionGeometry
@@ -135,6 +136,10 @@ class DetectionRun(EvaluationRun):
         for row in rows:
             row["origin"] = self.dataset.origin(row["index"])
         write_jsonl(self.workspace.evaluation / PREDICTIONS, rows)
+
+    def bad_cases(self) -> list[BadCase]:
+        """The worst pages."""
+        return bad_pages(self.evaluation.worst(BAD_CASES), texts=lambda index: self.dataset[index].texts)
 
     def report(self) -> str:
         """The report as HTML."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
+from ocr_finetune_trainer.evaluation.bad_cases import BadCase, bad_lines
+from ocr_finetune_trainer.evaluation.breakdown import likely_wrong_labels
 from ocr_finetune_trainer.evaluation.evaluate import measure_recognition
 from ocr_finetune_trainer.evaluation.files import write_jsonl
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PREDICTIONS", "RecognitionRun"]
 
 PREDICTIONS = "predictions.jsonl"
+BAD_CASES = 200
 
 
 class RecognitionRun(EvaluationRun):
@@ -132,6 +135,14 @@ class RecognitionRun(EvaluationRun):
         for row in rows:
             row["origin"] = self.dataset.origin(row["index"])
         write_jsonl(self.workspace.evaluation / PREDICTIONS, rows)
+
+    def bad_cases(self) -> list[BadCase]:
+        """The worst samples, those that got worse, and labels that may be wrong."""
+        suspects = likely_wrong_labels(self.evaluation.best, limit=BAD_CASES)
+        chosen = [(sample, "the label may be wrong") for sample in suspects]
+        chosen += [(new, "the base model read it") for new, _ in self.evaluation.regressions[0][:BAD_CASES]]
+        chosen += [(sample, "among the worst") for sample in self.evaluation.worst(BAD_CASES)]
+        return bad_lines(chosen, sizes=self.dataset.sizes)
 
     def report(self) -> str:
         """The report as HTML."""

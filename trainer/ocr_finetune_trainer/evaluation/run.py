@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer.data.store import DataSet
+from ocr_finetune_trainer.evaluation.bad_cases import FOLDER as BAD_CASES
+from ocr_finetune_trainer.evaluation.bad_cases import BadCase, write_bad_cases
 from ocr_finetune_trainer.evaluation.files import write_json, write_jsonl, write_text
 from ocr_finetune_trainer.evaluation.gate import GateInput, Verdict, judge
+from ocr_finetune_trainer.evaluation.overlap import shared_pictures
 from ocr_finetune_trainer.evaluation.subjects import Subject, base_of, trained_of
 
 if TYPE_CHECKING:
@@ -156,14 +159,35 @@ class EvaluationRun(ABC):
     def artifacts(self) -> dict[str, str]:
         """What `write` leaves, relative to the run's folder."""
         folder = self.workspace.evaluation.name
-        return {"report": f"{folder}/report.html", "metrics": f"{folder}/metrics.json"}
+        return {
+            "report": f"{folder}/report.html",
+            "metrics": f"{folder}/metrics.json",
+            "badCases": f"{folder}/{BAD_CASES}",
+        }
+
+    @cached_property
+    def shared(self) -> list[dict[str, Any]]:
+        """Samples that training has seen."""
+        found = shared_pictures(self.dataset, DataSet.open(self.workspace.data / "train"))
+        if found:
+            names = ", ".join(str(row["origin"]) for row in found[:5])
+            self.warnings.append(
+                f"{len(found)} samples of the {self.measured_on.name} set are in the training data, such as {names}; "
+                "all are listed in metrics.json under sharedWithTraining, and figures on them prove nothing"
+            )
+        return found
+
+    def bad_cases(self) -> list[BadCase]:
+        """Samples worth a second look; none where there is no way to label them again."""
+        return []
 
     def write(self) -> None:
-        """Writes `metrics.json` and `report.html`."""
+        """Writes `metrics.json`, `report.html` and the folder of bad cases."""
         document = {
             "set": self.measured_on.name,
             "optimistic": self.optimistic,
             "dataHash": self.dataset.content_hash,
+            "sharedWithTraining": self.shared,
             "checkpointStep": self.trained.checkpoint.step if self.trained.checkpoint else 0,
             "gate": {
                 "metric": self.metric,
@@ -178,6 +202,7 @@ class EvaluationRun(ABC):
             write_jsonl(self.workspace.evaluation / PAGES, [page.as_dict() for page in self.end_to_end.pages])
         write_json(self.workspace.evaluation / "metrics.json", document)
         write_text(self.workspace.evaluation / "report.html", self.report())
+        write_bad_cases(self.workspace.evaluation / BAD_CASES, self.bad_cases(), dataset=self.dataset)
 
     def progress(self, done: float, message: str) -> None:
         """Tells how far the stage is, in parts of 1."""
