@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocr_finetune_trainer.data.pictures import PictureError, decode
-from ocr_finetune_trainer.data.table_labels import merge_cells, split_structure
+from ocr_finetune_trainer.data.table_labels import merge_cells, split_structure, split_text
 from ocr_finetune_trainer.evaluation.networks import as_network
 from ocr_finetune_trainer.evaluation.sample_evaluation import OneSample
 from ocr_finetune_trainer.evaluation.table_decode import DecodedTable, to_html
 from ocr_finetune_trainer.evaluation.table_decode import decode as decode_output
 from ocr_finetune_trainer.metrics.detection import DetectionCounts
-from ocr_finetune_trainer.metrics.table import TableCounts, box_counts, box_polygon, same_structure, teds_of_many
+from ocr_finetune_trainer.metrics.table import (
+    TableCounts,
+    box_counts,
+    box_polygon,
+    plain_text,
+    same_structure,
+    teds_of_many,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +75,7 @@ class ReadTable:
         index: Position in its data set.
         structure: True tokens, cells merged.
         boxes: True outlines of the cells, in reading order, None where unknown.
-        texts: What the cells say.
+        texts: What the cells say, as HTML.
         read: What was read; None if the picture could not be looked at.
         source: Name of its source.
         problem: Why it could not be looked at.
@@ -285,7 +292,7 @@ def table_of(dataset: Samples, index: int, sample: Any, *, read: DecodedTable | 
         boxes=tuple(
             None if ignored else outline for outline, ignored in zip(sample.polygons or (), sample.ignored, strict=True)
         ),
-        texts=tuple(sample.texts),
+        texts=tuple(plain_text(split_text(text)) for text in sample.texts),
         read=read,
         source=dataset.source_names[sample.source],
         problem=problem,

@@ -98,7 +98,7 @@ def _card(table: ReadTable, image: NDArray[np.uint8] | None, origin: str) -> dic
 
 
 def _shown(html: str) -> Markup:
-    """A table as it is drawn by the browser; text that is no part of a table's structure is escaped."""
+    """A table as the browser draws it; characters are escaped already, and tags other than plain styles are shown."""
     parts: list[str] = []
     place = 0
     for match in _STRUCTURE.finditer(html):
@@ -111,7 +111,7 @@ def _shown(html: str) -> Markup:
 
 
 def _text(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = text.replace("<", "&lt;").replace(">", "&gt;")
     return _SAFE.sub(lambda match: f"<{match[1]}>" if match[1] else "<br>", escaped)
 
 
