@@ -114,7 +114,7 @@ def test_what_is_right_is_counted_right(name: str) -> None:
     assert measured.tables[0].counts().boxes.matched == sum(not i for i in tables[0].ignored)
     # Ranks add up to the same.
     parts = [
-        measure_tables(Knowing(tables, geometry, wrong=4), tables, geometry=geometry, indices=range(0, 3), unusable=2),
+        measure_tables(Knowing(tables, geometry, wrong=4), tables, geometry=geometry, indices=range(3), unusable=2),
         TableMeasurement(tables=measured.tables[3:]),
     ]
     np.testing.assert_allclose(sum(part.sums for part in parts), measured.sums)

@@ -15,6 +15,7 @@ from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer.data.catalogue import UNUSED
 from ocr_finetune_trainer.data.preparation import SIDE_NAMES
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
+from ocr_finetune_trainer.data.table_report import table_facts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,8 @@ def build(found: Examination, *, kind: Kind, model: str, choices: Sequence[Choic
     if kind is Kind.RECOGNITION:
         report["labels"] = _labels(found, used)
         report["characters"] = _characters(found)
+    if kind is Kind.TABLE:
+        report["tables"] = table_facts(catalogue, used)
     report["advice"] = _advice(found, report, kind)
     return report
 

@@ -64,7 +64,15 @@ _TEMPLATE = """\
 <td>{% for source, n in r.bySource[name].items() %}{{ source }} {{ n }} {% endfor %}</td></tr>{% endfor %}</table>
 <p>{{ "The data set's own split is kept." if r.splitGiven else "Split by group: what looks the same is on one side."
 }}</p>
-<h2>Examples</h2>{{ figures(r.examples) }}
+{% if r.tables is defined %}<h2>Tables</h2><table><tr><th></th><th class="n">least</th><th class="n">median</th>
+<th class="n">most</th></tr>{% for name in ("rows", "columns", "tokens") %}<tr><td>{{ name }}</td>
+<td class="n">{{ r.tables[name].least }}</td><td class="n">{{ r.tables[name].median }}</td>
+<td class="n">{{ r.tables[name].most }}</td></tr>{% endfor %}</table>
+<p>{{ r.tables.cells }} cells: {{ r.tables.emptyCells }} empty, {{ r.tables.cellsWithoutPlace }} with text but no usable
+box. {{ r.tables.withoutBoxes }} tables without any box, {{ r.tables.withoutHead }} without a head,
+{{ r.tables.ragged }} with rows of different widths. Spans:
+{% for token, n in r.tables.spans.items() %}{{ token }} {{ n }}{{ ", " if not loop.last }}{% else %}none{% endfor %}.</p>
+{% endif %}<h2>Examples</h2>{{ figures(r.examples) }}
 {% for name, group in r.suspects.items() if group.count %}
 <h2>{{ titles[name] }} ({{ group.count }})</h2>{{ figures(group.samples) }}{% endfor %}
 {% if r.duplicates.leaks %}<h2>Across splits ({{ r.duplicates.acrossSplits }})</h2>
