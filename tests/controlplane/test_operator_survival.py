@@ -145,6 +145,8 @@ def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(
             "Succeeded", "Failed", "Succeeded", "Succeeded", "Succeeded",
         ]  # fmt: skip
         assert len(proxy.done) >= 18
+        for kind, name in (("Service", "plates-train"), ("NetworkPolicy", "plates-pods")):
+            assert world.kube.get(kind, name, world.namespace), kind
 
 
 def test_the_api_server_and_etcd_restart_in_the_middle(operator: Operator, world: World) -> None:

@@ -11,7 +11,7 @@ from ocr_finetune_api.spec import OCRFineTuneSpec
 from ocr_finetune_api.status import MAX_LOG_TAIL_BYTES, Attempt, Failure, Outcome, StageState
 from ocr_finetune_api.values import seconds
 from ocr_finetune_operator import names
-from ocr_finetune_operator.builders import config_map, job, pod, service
+from ocr_finetune_operator.builders import config_map, job, network_policy, pod, service
 from ocr_finetune_operator.builders.addresses import in_pod
 from ocr_finetune_operator.builders.attempt import AttemptPlan
 from ocr_finetune_operator.reconcile import results, watch
@@ -529,6 +529,9 @@ def _make(case: Case, attempt: Attempt) -> None:
         avoid_nodes=placement.avoided_nodes(spec, draft.status.attempts),
         installation=observation.rules.installation,
     )
+    if observation.rules.network_policy and attempt.stage in (Stage.PREPARE, Stage.TRAIN):
+        policy = network_policy.build(observation.owner, observation.rules.installation)
+        draft.after.append(Create(manifest=policy, apply=True))
     draft.after.append(Create(manifest=config_map.build(built)))
     if attempt.stage is Stage.TRAIN:
         draft.after.append(

@@ -19,7 +19,7 @@ from ocr_finetune_api.status import OCRFineTuneStatus, Resolved, StageState
 from ocr_finetune_api.values import seconds
 from ocr_finetune_api.workspace import run_folder
 from ocr_finetune_operator import names, profiles
-from ocr_finetune_operator.builders import claim, config_map, network_policy
+from ocr_finetune_operator.builders import claim, config_map
 from ocr_finetune_operator.reconcile import attempts
 from ocr_finetune_operator.reconcile.draft import Create, Delete, Draft
 from ocr_finetune_operator.reconcile.observation import Need, Observation
@@ -133,8 +133,6 @@ def _accept(draft: Draft, observation: Observation, accepted: Accepted, spec: OC
         draft.before.append(Create(manifest=claim.build(owner, spec.workspace)))
     snapshot = config_map.build_snapshot(owner, spec_hash=accepted.hash, document=accepted.document())
     draft.before.append(Create(manifest=snapshot))
-    if rules.network_policy:
-        draft.after.append(Create(manifest=network_policy.build(owner, rules.installation), apply=True))
     draft.condition(ConditionType.ACCEPTED, True, "Accepted", "the run works from this spec")
     draft.note("Accepted", f"accepted with image {draft.status.resolved.image}")
     draft.decisive()
