@@ -102,7 +102,7 @@ def our_set(folder: Path) -> Any:
     index = []
     for content, label in contents:
         seen = inspect(content)
-        row = dict.fromkeys((field.name for field in store.SHARD_INDEX), 0)
+        row: dict[str, Any] = dict.fromkeys((field.name for field in store.SHARD_INDEX), 0)
         row |= dict.fromkeys(("group", "split", "path", "place", "converted"), "")
         index.append({**row, "text": label, "width": seen.width, "height": seen.height})
     pictures = [{"image": content, **nothing} for content, _ in contents]
@@ -207,7 +207,11 @@ def our_preparation(folder: Path, *, crops: bool, workers: int) -> dict[str, flo
     environment = {**os.environ, "OCRFT_PREPARE_WORKERS": str(workers)}
     root = folder / f"workspace-{model}-{workers}"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(config), str(root)], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(config), str(root)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     wall, used, peak = (float(value) for value in done.stdout.split())
     return {"wall": wall, "cpu": used, "peak": peak}
@@ -271,18 +275,18 @@ def start(path: Path) -> dict[str, float]:
         "from ocr_finetune_trainer.data.recognition_samples import RecognitionTransform,width_buckets;"
         "from ocr_finetune_trainer.dictionary import Dictionary; from ocr_finetune_trainer.geometry import "
         "recognition_geometry; sys.path.insert(0, sys.argv[2]); import data;"
-        "before=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; w=time.monotonic(); c=time.process_time();"
+        "w=time.monotonic(); c=time.process_time();"
         "ds=DataSet.open(Path(sys.argv[1])); g=recognition_geometry('PP-OCRv5_mobile_rec');"
         "o=Order(len(ds),batch_size=256,seed=0,buckets=width_buckets(ds,geometry=g));"
         "t=RecognitionTransform(g,Dictionary(tuple(data.characters())));"
         "b=next(iter(Loader(ds,o,t)));"
-        "print(time.monotonic()-w,time.process_time()-c,resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024,"
-        "before/1024)"
+        "s=dict(l.split(':') for l in open('/proc/self/status') if ':' in l);"
+        "print(time.monotonic()-w,time.process_time()-c,*(int(s[k].split()[0])/1024 for k in ('VmRSS','RssAnon')))"
     )
     command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    wall, used, peak, before = (float(value) for value in done.stdout.split())
-    return {"wall": wall, "cpu": used, "peak": peak, "imports": before}
+    wall, used, peak, anonymous = (float(value) for value in done.stdout.split())
+    return {"wall": wall, "cpu": used, "peak": peak, "anonymous": anonymous}
 
 
 # --- table ----------------------------------------------------------------------------------------------------------
@@ -330,7 +334,9 @@ def report_preparing(folder: Path, count: int) -> None:
     plates(folder / "plates", count)
     loop = plain_loop(folder)
     cores = len(os.sched_getaffinity(0))
-    print(f"preparing {count} small pages, plain loop: {count / loop['wall']:.0f}/s wall, {count / loop['cpu']:.0f}/s CPU")
+    print(
+        f"preparing {count} small pages, plain loop: {count / loop['wall']:.0f}/s wall, {count / loop['cpu']:.0f}/s CPU"
+    )
     for crops in (True, False):
         ours = our_preparation(folder, crops=crops, workers=cores)
         what = "cut out and kept as lines" if crops else "kept as pages"
@@ -346,7 +352,7 @@ def report_start(folder: Path) -> None:
     figures = start(million(folder))
     print(
         f"start on {MILLION} samples: {figures['wall']:.2f} s wall, {figures['cpu']:.2f} s CPU to the first batch, "
-        f"peak {figures['peak']:.0f} MiB, of which {figures['imports']:.0f} MiB were there after the imports"
+        f"{figures['anonymous']:.0f} MiB of its own, {figures['peak']:.0f} MiB with mapped files that processes share"
     )
 
 

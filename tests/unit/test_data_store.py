@@ -58,7 +58,7 @@ def test_samples_come_back_in_any_order(tmp_path):
     assert data[0].text == "字 "
     assert list(data.texts) == ["字 ", "a", "a"]
     assert data.texts[-1] == "a"
-    assert data.texts.lengths().tolist() == [2, 1, 1]
+    assert data.frames.tolist() == [2, 1, 1]
     assert data.sizes.tolist() == [[7, 5], [9, 5], [7, 5]]
     assert data.sources.tolist() == [1, 0, 0]
     assert (data[0].id, data[0].source, data[0].group, data[0].origin, data[0].polygons) == (0, 1, "g", "list:1", None)

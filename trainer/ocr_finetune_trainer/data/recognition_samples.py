@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from ocr_finetune_trainer.data.labels import Limits, frames_needed
+from ocr_finetune_trainer.data.labels import Limits
 from ocr_finetune_trainer.data.pictures import decode
 from ocr_finetune_trainer.dictionary import targets
 from ocr_finetune_trainer.geometry import recognition_geometry
@@ -55,10 +55,7 @@ def width_buckets(dataset: DataSet, *, geometry: RecognitionGeometry, stride: in
     """
     sizes = dataset.sizes.astype(np.float64)
     content = np.ceil(geometry.height * sizes[:, 0] / np.maximum(sizes[:, 1], 1)).clip(1, geometry.max_width)
-    lengths = dataset.texts.lengths()
-    # Only equal neighbours need a frame more, so twice the length is always enough: few labels have to be looked at.
-    for index in np.flatnonzero(2 * lengths * stride > np.maximum(content, geometry.min_width)):
-        content[index] = max(content[index], frames_needed(dataset.texts[int(index)]) * stride)
+    content = np.maximum(content, dataset.frames.astype(np.int64) * stride)
     steps = np.asarray(geometry.buckets, dtype=np.int64)
     places = np.minimum(np.searchsorted(steps, content), len(steps) - 1)
     return np.asarray(steps[places], dtype=np.int32)
@@ -143,7 +140,7 @@ class RecognitionTransform:
         for index in everyone:
             columns, rows = (int(value) for value in dataset.sizes[index])
             content = self.geometry.content_width(height=rows, width=columns)
-            needed = frames_needed(dataset.texts[int(index)]) * self.stride
+            needed = int(dataset.frames[index]) * self.stride
             widest = max(widest, self.geometry.bucket(min(max(content, needed), self.geometry.max_width)))
         return widest
 
