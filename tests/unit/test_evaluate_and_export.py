@@ -307,3 +307,35 @@ def test_samples_that_training_has_seen_are_listed(copy):
         (f"test.txt:{11 + i}", f"train.txt:{6 + i}") for i in range(3)
     ]
     assert any("3 samples of the test set are in the training data" in line for line in outcome.warnings)
+
+
+def test_the_base_model_is_measured_with_its_own_dictionary(root, copy, evaluated):
+    from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.models.store import obtain
+    from ocr_finetune_trainer.training import checkpoint
+
+    spec = spec_of(model={"name": MODEL, "pretrained": "run://digits"})
+    context = context_for(copy, Stage.EVALUATE, spec=spec, name="more")
+    first = context_for(copy, Stage.EVALUATE).workspace
+    shutil.copytree(first.data, context.workspace.data)
+    write_set(context.workspace, "train", digits(20))
+    write_set(context.workspace, "test", digits(120, start=1000))
+    obtain(
+        MODEL, "run://digits", workspace=context.workspace, best_of=lambda other: checkpoint.load_best(other).weights()
+    )
+    # The new model is the old one with its classes in another order: both must read the same.
+    weights = checkpoint.load_best(first).weights()
+    order = [0, *range(10, 0, -1)]
+    turned = weights | {
+        "head.fc.weight": weights["head.fc.weight"][:, order],
+        "head.fc.bias": weights["head.fc.bias"][order],
+    }
+    turned = {name: np.ascontiguousarray(array) for name, array in turned.items()}
+    checkpoint.save(context.workspace.checkpoints, checkpoint.Manifest(step=1), {"model": turned})
+    Dictionary(tuple("9876543210"), use_space=False).save(context.workspace.dictionary)
+
+    outcome = evaluate.run(context)
+
+    assert outcome.metrics["base"]["accuracy"] == outcome.metrics["best"]["accuracy"]
+    assert outcome.metrics["base"]["accuracy"] == evaluated.metrics["best"]["accuracy"]
+    assert outcome.metrics["improvement"]["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}

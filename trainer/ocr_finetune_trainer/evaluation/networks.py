@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LayerNetwork", "Network", "OnnxNetwork", "PaddleInferenceNetwork", "as_network"]
+__all__ = ["LayerNetwork", "Network", "OnnxNetwork", "PaddleInferenceNetwork", "as_network", "best_of"]
 
 
 class Network(Protocol):
@@ -33,7 +33,8 @@ class Network(Protocol):
         """(N, 3, H, W) to the best class of each frame and its probability, both (N, T)."""
 
 
-def _best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def best_of(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(N, T, classes) to the best class of each frame and its probability, both (N, T)."""
     classes = probabilities.argmax(axis=2)
     return classes, np.take_along_axis(probabilities, classes[:, :, None], axis=2)[:, :, 0]
 
@@ -138,7 +139,7 @@ class OnnxNetwork:
 
     def best(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Network.best`."""
-        return _best(self.run(x))
+        return best_of(self.run(x))
 
 
 class PaddleInferenceNetwork:
@@ -188,7 +189,7 @@ class PaddleInferenceNetwork:
 
     def best(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Network.best`."""
-        return _best(self.run(x))
+        return best_of(self.run(x))
 
 
 def as_network(model: Any) -> Network:

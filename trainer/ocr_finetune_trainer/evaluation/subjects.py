@@ -151,6 +151,9 @@ def base_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
     from ocr_finetune_trainer.models.store import load_prepared
 
     weights, dictionary, source = load_prepared(workspace.weights)
+    if dictionary is None:
+        # A backbone alone comes without characters; its untrained head reads nothing, whatever they are.
+        dictionary = _dictionary(workspace.dictionary, spec)
     return build_subject(
         spec.model.name,
         weights,

@@ -9,12 +9,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocr_finetune_api import results
+from ocr_finetune_api import results, run_config
 from ocr_finetune_api.exit_codes import ConfigurationError
 from ocr_finetune_api.model_table import Kind, lookup
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.data.sources import Opener, local_path
+from ocr_finetune_trainer.evaluation.end_to_end import find_run
 from ocr_finetune_trainer.evaluation.files import write_json, write_text
 from ocr_finetune_trainer.evaluation.held_out import HeldOutSet, test_set
 from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
@@ -136,11 +137,8 @@ def _finish(
     """Writes the card, the pipeline, the checks and the archive."""
     folder = context.workspace.export
     info = lookup(subject.model_name)
-    pair = (info.serving_name, "paddle")
-    pipeline = pipeline_config(
-        detection=pair if info.kind is Kind.DETECTION else None,
-        recognition=pair if info.kind is Kind.RECOGNITION else None,
-    )
+    pairs = {info.kind: (info.serving_name, "paddle")} | _partner(context)
+    pipeline = pipeline_config(detection=pairs.get(Kind.DETECTION), recognition=pairs.get(Kind.RECOGNITION))
     if info.kind in (Kind.DETECTION, Kind.RECOGNITION):
         write_text(folder / "pipeline.yml", pipeline_text(pipeline))
     checks = {name: check.as_dict() for name, check in exporter.checks.items()}
@@ -159,6 +157,19 @@ def _finish(
     archive = context.workspace.folder / f"{context.config.run.name}.tar.gz"
     pack(folder, archive, name=context.config.run.name)
     return archive
+
+
+def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:
+    """Serving name and folder of the other half of the pipeline, where the manifest names one that is exported."""
+    asked = context.spec.evaluation.end_to_end
+    if asked is None:
+        return {}
+    workspace = find_run(context.workspace.root, asked.with_.run)
+    if not (workspace.export / "paddle").is_dir():
+        return {}
+    info = lookup(run_config.read(workspace.run_config).spec.model.name)
+    path = os.path.relpath(workspace.export / "paddle", context.workspace.export)
+    return {info.kind: (info.serving_name, path)}
 
 
 def _deliver(context: StageContext, archive: Path) -> str:
@@ -212,6 +223,11 @@ def _outcome(
         details={
             "summary": f"{exporter.checker.metric} as exported: {shown}",
             "uri": uri,
+            "usage": usage(
+                lookup(context.spec.model.name),
+                paddle=str(folder / "paddle"),
+                onnx=str(folder / "onnx" / ONNX_FILE) if (folder / "onnx").is_dir() else "",
+            ),
             "servingName": lookup(context.spec.model.name).serving_name,
             **({"quantized": small.as_dict()} if small is not None else {}),
         },

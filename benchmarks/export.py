@@ -1,0 +1,314 @@
+"""Exported formats: time to make, size, speed beside `paddleocr`; quantisation; and what evaluation costs beside PaddleOCR.
+
+    python benchmarks/export.py [--peer CHECKOUT] [--only NAME ...]
+
+Speeds are pictures a second of CPU time on one thread, in a process of its own for each figure; ratios are against
+`paddleocr` with the same exported model in the same run. `CHECKOUT` is a checkout of PaddleOCR (any release with `ppocr/`,
+its requirements installed); without it the figures of its evaluation are skipped, and said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import string
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+RECOGNISER, DETECTOR = "PP-OCRv5_mobile_rec", "PP-OCRv3_mobile_det"
+CHARACTERS = tuple(string.ascii_letters + string.digits) + tuple(chr(0x4E00 + i) for i in range(6000))
+PAGE = (720, 960)
+CALIBRATION = 100
+ROUNDS = 5
+
+Work = tuple[Callable[[], object], int]  # what is measured, and how many pictures one call is
+
+
+def crops(count: int = 16) -> list[np.ndarray]:
+    """Lines of text as a camera gives them, uint8, about 48 x 200."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        image = np.full((48, int(rng.integers(150, 300)), 3), 200, np.uint8)
+        text = "".join(rng.choice(list(string.ascii_letters), 8))
+        cv2.putText(image, text, (5, 34), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (30, 30, 30), 2)
+        made.append((image + rng.integers(0, 30, image.shape)).clip(0, 255).astype(np.uint8))
+    return made
+
+
+def pages(count: int = 4) -> list[np.ndarray]:
+    """Pages with lines of text, uint8, 960 x 720."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        image = np.full((*PAGE, 3), 220, np.uint8)
+        for row in range(12):
+            text = "".join(rng.choice(list(string.ascii_letters + " "), 24))
+            cv2.putText(image, text, (30, 50 + row * 55), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (20, 20, 20), 2)
+        made.append((image - rng.integers(0, 20, image.shape)).clip(0, 255).astype(np.uint8))
+    return made
+
+
+def subject(name: str) -> Any:
+    """An untrained model as it is served; speed and size do not depend on the values."""
+    from ocr_finetune_api.model_table import Kind, lookup
+    from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.evaluation.subjects import build_subject
+
+    kind = lookup(name).kind
+    dictionary = Dictionary(CHARACTERS) if kind is Kind.RECOGNITION else None
+    return build_subject(name, None, kind=kind, dictionary=dictionary, note="untrained")
+
+
+def make(name: str, folder: Path) -> dict[str, Any]:
+    """Writes every format of a model; seconds and bytes of each."""
+    from ocr_finetune_trainer.export.checks import size_of
+    from ocr_finetune_trainer.export.exporter import Exporter
+    from ocr_finetune_trainer.export.quantize import quantize_int8, to_fp16
+    from ocr_finetune_trainer.geometry import RecognitionGeometry
+
+    exporter: Any = Exporter(
+        subject=subject(name), folder=folder, checker=None, metrics={}, max_drop=0.0, tell=lambda _: None
+    )
+    geometry = exporter.subject.geometry
+    if isinstance(geometry, RecognitionGeometry):
+        inputs = [geometry.batch([crop]) for crop in crops(CALIBRATION)]
+    else:
+        inputs = [geometry.normalization(geometry.resize(page).picture)[None] for page in pages(CALIBRATION)]
+    steps: Mapping[str, tuple[Path, Callable[[], object]]] = {
+        "paddle": (exporter.paddle, exporter.make_paddle),
+        "onnx": (exporter.onnx, exporter.make_onnx),
+        "int8": (
+            folder / "int8.onnx",
+            lambda: quantize_int8(
+                exporter.onnx, folder / "int8.onnx", calibration=inputs, drop_of=lambda _: 0.0, max_drop=0.01
+            ),
+        ),
+        "fp16": (folder / "fp16.onnx", lambda: to_fp16(exporter.onnx, folder / "fp16.onnx")),
+    }
+    figures = {}
+    for format_name, (path, action) in steps.items():
+        started = time.perf_counter()
+        action()
+        figures[format_name] = {"seconds": time.perf_counter() - started, "bytes": size_of(path)}
+    return figures
+
+
+def ours(path: Path) -> Work:
+    """An exported format through our reader or detector."""
+    from ocr_finetune_trainer.evaluation.opening import open_model
+    from ocr_finetune_trainer.evaluation.pipeline import Pipeline
+
+    pipeline = Pipeline([open_model(path)])
+    pictures: Sequence[np.ndarray] = pages() if pipeline.detects else crops()
+    return lambda: pipeline.read(pictures), len(pictures)
+
+
+def served(path: Path) -> Work:
+    """Paddle's format in `paddleocr`, with the batches that it likes best."""
+    import yaml
+
+    from ocr_finetune_trainer.export.serving import paddleocr
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    config = yaml.load((path / "inference.yml").read_text(encoding="utf-8"), Loader=loader)  # both are safe loaders
+    reads = config["PostProcess"]["name"] == "CTCLabelDecode"
+    kind = paddleocr().TextRecognition if reads else paddleocr().TextDetection
+    model = kind(model_name=config["Global"]["model_name"], model_dir=str(path), device="cpu", cpu_threads=1)
+    pictures = crops() if reads else pages()
+    options: dict[str, Any] = (
+        {"batch_size": 8} if reads else {"batch_size": 1, "limit_side_len": 64, "limit_type": "min"}
+    )
+    return lambda: model.predict(pictures, **options), len(pictures)
+
+
+def encoded() -> tuple[list[bytes], list[str], np.ndarray]:
+    """Crops as files, their labels, and what a network gives for them: (N, 40, classes)."""
+    rng = np.random.default_rng(0)
+    files = [cv2.imencode(".jpg", crop)[1].tobytes() for crop in crops(64)]
+    labels = ["".join(rng.choice(CHARACTERS, 12)) for _ in files]
+    output = np.zeros((len(files), 40, len(CHARACTERS) + 2), np.float32)
+    for row, label in zip(output, labels, strict=True):
+        for frame, character in enumerate(label):
+            row[3 * frame + 2, CHARACTERS.index(character) + 1] = 1.0
+        row[row.max(axis=1) == 0, 0] = 1.0
+    return files, labels, output
+
+
+def our_evaluation() -> Work:
+    """Reading, resizing, decoding and measuring crops: evaluation but for the network."""
+    from ocr_finetune_trainer.data.pictures import decode
+    from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.evaluation.networks import best_of
+    from ocr_finetune_trainer.evaluation.reader import Recogniser
+    from ocr_finetune_trainer.geometry import recognition_geometry
+    from ocr_finetune_trainer.metrics.recognition import RecognitionMetric
+
+    files, labels, output = encoded()
+
+    class Fixed:
+        at = 0
+
+        def best(self, x: np.ndarray) -> Any:
+            rows = output[self.at : self.at + len(x)]
+            self.at = (self.at + len(x)) % len(output)
+            return best_of(rows)
+
+        def run(self, x: np.ndarray) -> Any:
+            raise NotImplementedError
+
+    dictionary = Dictionary(CHARACTERS)
+    reader = Recogniser(
+        Fixed(), geometry=recognition_geometry(RECOGNISER), dictionary=dictionary, batch_size=len(files)
+    )
+    readable = frozenset(dictionary.characters)
+
+    def work() -> None:
+        texts = [text for text, _ in reader.read([decode(content) for content in files])]
+        assert RecognitionMetric.of(texts, labels, readable=readable).scores().accuracy == 1.0
+
+    return work, len(files)
+
+
+def peer_evaluation() -> Work:
+    """The same by PaddleOCR's own operations, as its evaluation of PP-OCRv5_mobile_rec is configured."""
+    from ppocr.data.imaug.label_ops import MultiLabelEncode
+    from ppocr.data.imaug.operators import DecodeImage, KeepKeys
+    from ppocr.data.imaug.rec_img_aug import RecResizeImg
+    from ppocr.metrics.rec_metric import RecMetric
+    from ppocr.postprocess.rec_postprocess import CTCLabelDecode
+
+    files, labels, output = encoded()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(f"{character}\n" for character in CHARACTERS))
+    options = {"character_dict_path": file.name, "use_space_char": True}
+    operations = [
+        DecodeImage(img_mode="BGR", channel_first=False),
+        MultiLabelEncode(max_text_length=25, gtc_encode="NRTRLabelEncode", **options),
+        RecResizeImg(image_shape=[3, 48, 320]),
+        KeepKeys(keep_keys=["image", "label_ctc", "label_gtc", "length", "valid_ratio"]),
+    ]
+    decoder, metric = CTCLabelDecode(**options), RecMetric(main_indicator="acc", ignore_space=False)
+
+    def work() -> None:
+        samples = []
+        for content, label in zip(files, labels, strict=True):
+            data: Any = {"image": content, "label": label}
+            for operation in operations:
+                data = operation(data)
+            samples.append(data)
+        batch = [np.stack([sample[i] for sample in samples]) for i in range(len(samples[0]))]
+        metric(decoder(output, batch[1]))
+        assert metric.get_metric()["acc"] > 0.99
+
+    return work, len(files)
+
+
+def speed(work: Work) -> float:
+    """Pictures a second of CPU time, the best of some rounds."""
+    action, count = work
+    action()
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        action()
+        rounds.append(time.process_time() - started)
+    return count / min(rounds)
+
+
+def child(arguments: Sequence[str]) -> object:
+    """What a process of its own measures."""
+    cv2.setNumThreads(1)
+    warnings.simplefilter("ignore")
+    kind, *rest = arguments
+    if kind == "make":
+        return make(rest[0], Path(rest[1]))
+    works: Mapping[str, Callable[[], Work]] = {
+        "ours": lambda: ours(Path(rest[0])),
+        "served": lambda: served(Path(rest[0])),
+        "our-evaluation": our_evaluation,
+        "peer-evaluation": peer_evaluation,
+    }
+    return speed(works[kind]())
+
+
+def run(*arguments: str, peer: Path | None = None, threads: int = 1) -> Any:
+    """Measures in a process of its own; text says why there is no figure."""
+    paths = [str(peer), os.environ.get("PYTHONPATH", "")] if peer else [os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, __file__, "--child", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return lines[-1] if lines else f"exit code {done.returncode}"
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def formats(name: str) -> None:
+    """Prints time, size and speed of each format of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = run("make", name, folder, threads=2)
+        if isinstance(made, str):
+            sys.exit(f"{name}: {made}")
+        paddle = Path(folder) / "paddle"
+        base = run("served", str(paddle))
+        print(f"{name}: paddleocr {base if isinstance(base, str) else f'{base:.1f} pictures/s'}")
+        files = {"paddle": paddle, "onnx": Path(folder) / "onnx", "int8": Path(folder) / "int8.onnx"}
+        files["fp16"] = Path(folder) / "fp16.onnx"
+        for format_name, path in files.items():
+            figure = run("ours", str(path))
+            told = figure if isinstance(figure, str) else f"{figure:.1f} pictures/s"
+            if not isinstance(figure, str) and not isinstance(base, str):
+                told += f" ({figure / base:.2f} of paddleocr)"
+            size = made[format_name]["bytes"]
+            print(
+                f"  {format_name}: made in {made[format_name]['seconds']:.1f} s, {size / 2**20:.2f} MiB "
+                f"({size / made['onnx']['bytes']:.2f} of ONNX), {told}"
+            )
+
+
+def evaluation(peer: Path | None) -> None:
+    """Prints what evaluation costs but for the network."""
+    figure = run("our-evaluation")
+    print(
+        f"evaluation of crops without the network: {figure if isinstance(figure, str) else f'{figure:.0f} pictures/s'}"
+    )
+    if peer is None:
+        print("  PaddleOCR's own is skipped: no --peer given")
+        return
+    theirs = run("peer-evaluation", peer=peer)
+    told = theirs if isinstance(theirs, str) else f"{theirs:.0f} pictures/s: ours is {figure / theirs:.1f} times that"
+    print(f"  PaddleOCR's own: {told}")
+
+
+def main() -> None:
+    """Prints all figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="a checkout of PaddleOCR")
+    parser.add_argument("--only", nargs="+", choices=("recognition", "detection", "evaluation"))
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(child(arguments.child)))
+        return
+    wanted = arguments.only or ("recognition", "detection", "evaluation")
+    if "recognition" in wanted:
+        formats(RECOGNISER)
+    if "detection" in wanted:
+        formats(DETECTOR)
+    if "evaluation" in wanted:
+        evaluation(arguments.peer)
+
+
+if __name__ == "__main__":
+    main()
