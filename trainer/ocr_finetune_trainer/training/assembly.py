@@ -150,6 +150,7 @@ class _Job:
             if ending is not Ending.PAUSE:
                 break
             # What was frozen begins with fresh moments; everything else is in place.
+            self.freezing.thaw()
             found = None
             moments = state.moments()
         if self.writer is not None:
@@ -295,7 +296,7 @@ class _Job:
 
     def _trainer(self, progress: Progress, *, frozen: bool, pause_at: int) -> tuple[Trainer, TrainingState]:
         settings, spec = self.settings, self.spec
-        freezing = Freezing(self.model, spec.model.freeze if frozen else "none")
+        self.freezing = freezing = Freezing(self.model, spec.model.freeze if frozen else "none")
         set_modes(self.model, frozen_norms=settings.batch_norm == "frozen", freezing=freezing)
         optimizer = Optimizer(
             trainable(self.model, layer_decay=settings.layer_decay, head_rate=settings.head_rate),

@@ -128,6 +128,13 @@ class Optimizer:
             multi_precision=False,
         )
         self._names = {parameter.tensor.name: parameter.name for parameter in parameters}
+        self._make_moments()
+
+    def _make_moments(self) -> None:
+        """Makes the moments now: Paddle would do it in the first step, under names that count earlier optimizers."""
+        block = paddle.base.framework.default_main_program().global_block()
+        with paddle.utils.unique_name.guard():
+            self._inner._create_accumulators(block, [parameter.tensor for parameter in self.parameters])  # noqa: SLF001
 
     def gradients(self) -> list[Any]:
         """The gradients that exist, in the order of the parameters."""
@@ -156,15 +163,12 @@ class Optimizer:
         Args:
             state: What `state` gave, as arrays. Parameters it does not name begin with fresh moments.
         """
-        paddle_names = {name: paddle_name for paddle_name, name in self._names.items()}
-        values = {}
-        for key, value in state.items():
-            name, _, kind = key.rpartition("/")
-            if name in paddle_names:
-                full = f"{paddle_names[name]}_{kind}"
-                tensor = paddle.to_tensor(np.ascontiguousarray(value))
-                tensor.name = full
-                values[full] = tensor
+        tensors = self._inner.state_dict()
+        values = dict(tensors)
+        for parameter, kind, _ in list(_split(tensors, self._names)):
+            value = state.get(f"{self._names[parameter]}/{kind}")
+            if value is not None:
+                values[f"{parameter}_{kind}"] = paddle.to_tensor(np.ascontiguousarray(value))
         self._inner.set_state_dict(values)
 
 
