@@ -15,6 +15,7 @@ import requests
 import yaml
 from kube_testing.client import Manifest, condition
 from kube_testing.processes import free_ports, wait_for
+
 from ocr_finetune_api.crd import FILE_NAME
 from ocr_finetune_api.exit_codes import ExitCode, class_of
 from ocr_finetune_api.plan import STAGES, Stage

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from kube_testing.client import ApiError, condition
 from kube_testing.processes import wait_for
-from ocr_finetune_api.plan import Stage
 from operator_testing import LABEL_STAGE, Operator, World, fails, progress_server, result, succeeds
+
+from ocr_finetune_api.plan import Stage
 
 TRAIN = {LABEL_STAGE: "train"}
 

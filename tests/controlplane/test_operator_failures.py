@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from kube_testing.client import Manifest
 from kube_testing.processes import wait_for
-from ocr_finetune_api.plan import Stage
 from operator_testing import LABEL_RUN, LABEL_STAGE, Operator, World, progress_server, result, succeeds
+
+from ocr_finetune_api.plan import Stage
 
 PREPARE = {LABEL_STAGE: "prepare"}
 # Exit code, reason of the container, the trainer's word, what the run is to become, its class and number of attempts.

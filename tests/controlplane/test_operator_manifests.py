@@ -10,9 +10,10 @@ import pytest
 import yaml
 from kube_testing.client import ApiError, condition
 from kube_testing.processes import wait_for
+from operator_testing import ROOT, Operator, World, make_claim, manifest
+
 from ocr_finetune_api import crd
 from ocr_finetune_api.spec import OCRFineTuneSpec
-from operator_testing import ROOT, Operator, World, make_claim, manifest
 
 TRAIN = {"train": [{"uri": "pvc://work/plates"}]}
 TWO = [{"name": "a", "uri": "pvc://a", "weight": 1}, {"name": "b", "uri": "pvc://b"}]

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from kube_testing import binaries
 from kube_testing.processes import wait_for
-from ocr_finetune_api.plan import Stage
 from operator_testing import ROOT, Operator, World, fails, progress_server, result, succeeds
+
+from ocr_finetune_api.plan import Stage
 
 # What the role `edit` gives in a namespace, as far as runs are concerned.
 USER = [

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import yaml
 from kube_testing.client import condition
-from ocr_finetune_api.plan import STAGES, Stage
-from ocr_finetune_api.run_config import RunConfig
 from operator_testing import Operator, World, result, succeeds
+
+from ocr_finetune_api.plan import STAGES, Stage
 
 
 def test_a_run_goes_through_its_stages(operator: Operator, world: World) -> None:

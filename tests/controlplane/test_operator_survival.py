@@ -15,9 +15,10 @@ import yaml
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from kube_testing.control_plane import ControlPlane
 from kube_testing.processes import wait_for
+from operator_testing import OPERATOR_NAMESPACE, Operator, World, fails, result, succeeds
+
 from ocr_finetune_api.plan import STAGES, Stage
 from ocr_finetune_operator import rbac
-from operator_testing import OPERATOR_NAMESPACE, Operator, World, fails, result, succeeds
 
 _HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
 
