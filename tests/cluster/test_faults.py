@@ -127,17 +127,17 @@ def test_a_drained_node_costs_no_restart(cluster: Cluster, start: Start, undistu
     assert status.get("restarts", 0) == 0
 
 
-@pytest.mark.parametrize("phase", ["Preparing", "Training", "Evaluating", "Exporting"])
-def test_an_operator_that_dies_loses_and_repeats_nothing(
-    cluster: Cluster, operator: str, start: Start, phase: str, undisturbed: dict[str, Any]
+def test_an_operator_that_dies_in_every_stage_loses_and_repeats_nothing(
+    cluster: Cluster, operator: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
     run = start(_LONG)
-    run.wait_phase(phase)
-    leader = release.leader(cluster, namespace=operator)
-    for pod in release.pods(cluster, namespace=operator):
-        # Both replicas at once in one stage, only the leader in the others.
-        if phase == "Training" or pod["metadata"]["name"] == leader:
-            cluster.kube.delete("Pod", pod["metadata"]["name"], operator, grace=0)
+    for phase in ("Preparing", "Training", "Evaluating", "Exporting"):
+        run.wait_phase(phase)
+        leader = release.leader(cluster, namespace=operator)
+        for pod in release.pods(cluster, namespace=operator):
+            # Both replicas at once in one stage, only the leader in the others.
+            if phase == "Training" or pod["metadata"]["name"] == leader:
+                cluster.kube.delete("Pod", pod["metadata"]["name"], operator, grace=0)
     status = _succeeds(run, undisturbed)
     assert [attempt["stage"] for attempt in status["attempts"]] == ["prepare", "train", "evaluate", "export"]
     release.wait_ready(cluster, namespace=operator)

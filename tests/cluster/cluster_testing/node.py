@@ -145,6 +145,8 @@ class Node:
         for process in self._services.values():
             process.stop(timeout=5)
         self.sweep()
+        if self._holder:
+            self._holder.stop()
 
     def sweep(self) -> None:
         """Removes what there is of a node of this name, also from a session that was killed before it could tidy up."""
