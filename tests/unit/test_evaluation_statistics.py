@@ -9,7 +9,7 @@ from ocr_finetune_api.spec import GateSpec, GuardSpec
 from ocr_finetune_trainer.evaluation import breakdown
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput, judge
 from ocr_finetune_trainer.evaluation.records import Looks, ReadSample, RecognitionMeasurement
-from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap, calibrate, paired_bootstrap
+from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap, calibrate, clustered, paired_bootstrap
 
 
 def mean(sums):
@@ -37,6 +37,21 @@ def test_pairing_narrows_the_interval_of_a_difference():
 
     assert paired.low > 0
     assert paired.high - paired.low < 0.5 * (bootstrap(hits(new), mean).high - bootstrap(hits(new), mean).low)
+
+
+def test_lines_of_a_page_are_drawn_together():
+    rng = np.random.default_rng(3)
+    pages = rng.random(100) < 0.7
+    lines = hits(np.repeat(pages, 20))
+    names = [f"page{i // 20}" for i in range(2000)]
+
+    alone, together = bootstrap(lines, mean), bootstrap(clustered(lines, names), mean)
+
+    assert together.value == alone.value
+    assert together.high - together.low > 3 * (alone.high - alone.low)
+    assert np.array_equal(clustered(lines, [""] * 2000), lines)
+    with pytest.raises(ValueError, match="2000 samples but 1 groups"):
+        clustered(lines, ["x"])
 
 
 def test_pairs_must_be_of_the_same_samples():
@@ -180,7 +195,9 @@ def test_luck_is_told_but_does_not_fail_the_least_value():
 def test_an_improvement_within_the_noise_is_none():
     gate = GateSpec(min_improvement=0.0)
 
-    assert not judge(gate, GateInput(metric="accuracy", new=interval(0.9), improvement=interval(0.01, -0.01, 0.03))).passed
+    assert not judge(
+        gate, GateInput(metric="accuracy", new=interval(0.9), improvement=interval(0.01, -0.01, 0.03))
+    ).passed
     assert judge(gate, GateInput(metric="accuracy", new=interval(0.9), improvement=interval(0.03, 0.01, 0.05))).passed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ocr_finetune_trainer.evaluation.statistics import (
     Interval,
     bootstrap,
     calibrate,
+    clustered,
     paired_bootstrap,
 )
 from ocr_finetune_trainer.metrics.recognition import RecognitionMetric
@@ -38,10 +39,13 @@ def _figure(metric: str) -> Callable[[NDArray[np.float64]], float]:
     return figure
 
 
-def _sums(measurement: RecognitionMeasurement) -> NDArray[np.float64]:
+def _sums(measurement: RecognitionMeasurement, groups: Sequence[str]) -> NDArray[np.float64]:
     rows = [measurement.metric_of([sample]).sums for sample in measurement.samples]
     rows += [RecognitionMetric.wrong(1).sums] * measurement.unusable
-    return np.stack(rows) if rows else np.zeros((0, len(RecognitionMetric.empty().sums)))
+    if not rows:
+        return np.zeros((0, len(RecognitionMetric.empty().sums)))
+    names = groups or [""] * len(measurement.samples)
+    return clustered(np.stack(rows), [*names, *[""] * measurement.unusable])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +56,22 @@ class RecognitionEvaluation:
         best: What the new model read.
         base: What the base model read, with its own dictionary; None if there is no base model.
         trained_on: How often each character stands in the training labels.
+        groups: What each sample may not be separated from, such as its page; intervals are drawn by it. Empty: every
+            sample stands alone.
     """
 
     best: RecognitionMeasurement
     base: RecognitionMeasurement | None = None
     trained_on: Mapping[str, int] = field(default_factory=dict)
+    groups: Sequence[str] = ()
 
     @cached_property
     def _best_sums(self) -> NDArray[np.float64]:
-        return _sums(self.best)
+        return _sums(self.best, self.groups)
 
     @cached_property
     def _base_sums(self) -> NDArray[np.float64] | None:
-        return None if self.base is None else _sums(self.base)
+        return None if self.base is None else _sums(self.base, self.groups)
 
     def interval(self, metric: str) -> Interval:
         """A metric of the new model with its interval."""

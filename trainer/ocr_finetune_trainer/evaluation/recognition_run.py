@@ -44,7 +44,12 @@ class RecognitionRun(EvaluationRun):
         parts = 2 * (1 + len(names))
         best = self._read(self.trained, self.dataset, part=0, parts=parts)
         base = self._read(self.base, self.dataset, part=1, parts=parts)
-        self.evaluation = RecognitionEvaluation(best=best, base=base, trained_on=self._training_characters())
+        self.evaluation = RecognitionEvaluation(
+            best=best,
+            base=base,
+            trained_on=self._training_characters(),
+            groups=[self.dataset.group(index) for index in range(len(self.dataset))],
+        )
         self.guards = {}
         for number, name in enumerate(names, start=1):
             guard = DataSet.open(self.workspace.data / f"guard-{name}")
