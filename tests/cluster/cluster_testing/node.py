@@ -217,12 +217,20 @@ class Node:
                     (group / file).write_text((controller / file).read_text())
 
     def _remove_cgroup(self) -> None:
-        for controller in controllers():
-            group = controller / self._cgroup.lstrip("/")
-            folders = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
-            for folder in [*folders, group]:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        # runc makes groups in the unified hierarchy, too, although it is not used.
+        hierarchies = [path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir()]
+        groups = [hierarchy / self._cgroup.lstrip("/") for hierarchy in hierarchies]
+
+        def removed() -> bool:
+            for group in groups:
+                folders = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+                for folder in [*folders, group]:
+                    # A group stays busy for a moment after its last process.
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            return not any(group.exists() for group in groups)
+
+        wait_for(removed, timeout=10, describe=f"the cgroups of {self.name} to be gone")
 
     def _write_files(self) -> None:
         for name in ("logs", "cni", "kubelet", "run", "containerd", "var-log"):
