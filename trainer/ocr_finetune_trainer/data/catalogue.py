@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ocr_finetune_trainer.data import store
+from ocr_finetune_trainer.data.columns import numbers
 from ocr_finetune_trainer.data.pictures import decode
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
 from ocr_finetune_trainer.data.store import Sample, Shard, ViewRow
@@ -202,7 +203,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
             columns["given"].append(np.asarray(given, dtype=np.int8))
             for name, theirs in _COLUMNS.items():
                 if theirs:
-                    columns[name].append(table.column(theirs).to_numpy())
+                    columns[name].append(numbers(table, theirs))
             texts.extend(_strings(table, "text"))
             for reason in _strings(table, "converted"):
                 if reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,4 +61,4 @@ def cut(page: NDArray[np.uint8], points: Sequence[Sequence[float]] | NDArray[Any
 
 
 def _length(corners: NDArray[np.float32], start: int, end: int) -> float:
-    return float(np.linalg.norm(corners[start] - corners[end]))
+    return math.hypot(corners[start, 0] - corners[end, 0], corners[start, 1] - corners[end, 1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates", "find", "looks_same"]
 
-DISTANCE = 5  # bits of 128
+DISTANCE = 7  # bits of 128; the comparison of the pictures decides
 _BANDS = 8  # any two hashes within DISTANCE share at least one of 8 bands of 16 bits
 _NEIGHBOURS = 16  # pictures of one band, sorted by hash, that each is compared with: blank ones would make it quadratic
 

@@ -7,13 +7,13 @@ and labels), so a shard that exists is not made again: after a kill, for the nex
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -29,6 +29,9 @@ from ocr_finetune_trainer.data.pictures import Picture, PictureError
 from ocr_finetune_trainer.data.records import Box, Problem, Record
 from ocr_finetune_trainer.data.store import Shard
 from ocr_finetune_trainer.processes import end_with_parent
+
+if TYPE_CHECKING:
+    pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,9 +181,10 @@ def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
     identity = hashlib.sha256(f"{_VERSION}\0{store.FORMAT}\0{crop}\0{getattr(files, 'root', '')}\0".encode())
     identity.update(str(getattr(files, "path", "")).encode())
     for record in records:
-        values = (asdict(record.member), record.place, record.text, record.group, record.split,
-                  [asdict(box) for box in record.boxes] if record.boxes is not None else None)  # fmt: skip
-        identity.update(json.dumps(values, ensure_ascii=True).encode())
+        member = record.member
+        boxes = None if record.boxes is None else [(box.points, box.text, box.ignored) for box in record.boxes]
+        values = (member.name, member.size, member.stamp, record.place, record.text, record.group, record.split, boxes)
+        identity.update(repr(values).encode("utf-8", "surrogateescape"))
     return identity.hexdigest()[:32]
 
 
@@ -232,46 +236,42 @@ def _samples(files: Files, record: Record, *, crop: bool, problems: list[Problem
         content = files.read(record.member)
     except OSError as error:
         raise PictureError("unreadable-picture", f"can't be read ({error.strerror or error})") from error
-    picture = pictures.inspect(content)
     if record.boxes is None:
-        return [(picture, record.text, None)]
-    boxes = _checked(record, picture, problems)
-    if not crop:
-        return [(picture, record.text, boxes)]
-    return _cut_out(picture, boxes, record, problems)
+        return [(pictures.inspect(content), record.text, None)]
+    if crop:
+        page = pictures.open_page(content)
+        boxes = _checked(record, page.shape[1], page.shape[0], problems)
+        return _cut_out(page, boxes, record, problems, lossless=content[:2] != b"\xff\xd8")
+    picture = pictures.inspect(content)
+    return [(picture, "", _checked(record, picture.width, picture.height, problems))]
 
 
-def _checked(record: Record, picture: Picture, problems: list[Problem]) -> tuple[Box, ...]:
+def _checked(record: Record, width: int, height: int, problems: list[Problem]) -> tuple[Box, ...]:
     """The boxes of a page; those that nothing can be learnt from are ignored, and named."""
     checked = []
     for number, box in enumerate(record.boxes or (), start=1):
-        if not box.points:  # a table's cell whose place is unknown
-            checked.append(box)
-            continue
-        points = np.asarray(box.points, dtype=np.float64)
-        if not np.isfinite(points).all():
+        if not all(math.isfinite(x) and math.isfinite(y) for x, y in box.points):
             raise PictureError("bad-box", f"box {number} has corners that are not finite numbers", "draw it again")
-        inside = (points >= 0).all(axis=1) & (points[:, 0] <= picture.width) & (points[:, 1] <= picture.height)
-        low, high = points.min(axis=0), points.max(axis=0)
-        beside = (high <= 0).any() or low[0] >= picture.width or low[1] >= picture.height
-        useless = "lies outside the picture" if beside and not inside.any() else ""
-        if not useless and not box.ignored and _area(points) < 1.0:
-            useless = "has no area"
-        if useless and not box.ignored:
+        useless = "" if box.ignored else _useless(box, width, height)
+        if useless:
             what = f"box {number} of {record.member.name} {useless}, and is ignored"
             problems.append(Problem(kind="bad-box", place=record.place, what=what, hint="draw it again", samples=0))
         checked.append(replace(box, ignored=True) if useless else box)
     return tuple(checked)
 
 
-def _area(points: NDArray[np.float64]) -> float:
-    x, y = points[:, 0], points[:, 1]
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2.0
+def _useless(box: Box, width: int, height: int) -> str:
+    xs, ys = zip(*box.points, strict=True)
+    if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
+        return "lies outside the picture"
+    following = (*box.points[1:], box.points[0])
+    doubled = sum(x * v - u * y for (x, y), (u, v) in zip(box.points, following, strict=True))
+    return "has no area" if abs(doubled) < 2.0 else ""
 
 
-def _cut_out(picture: Picture, boxes: Sequence[Box], record: Record, problems: list[Problem]) -> list[_Part]:
-    page = pictures.decode(picture.content)
-    lossless = picture.content[:2] != b"\xff\xd8"
+def _cut_out(
+    page: NDArray[np.uint8], boxes: Sequence[Box], record: Record, problems: list[Problem], *, lossless: bool
+) -> list[_Part]:
     parts: list[_Part] = []
     for number, box in enumerate(boxes, start=1):
         if box.ignored:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Picture", "PictureError", "decode", "describe", "encode", "inspect"]
+__all__ = ["Picture", "PictureError", "decode", "describe", "encode", "inspect", "open_page"]
 
 # Larger pictures than a professional scanner's are mistakes or bombs; Pillow's own limit only warns.
 MAX_PIXELS = 400_000_000
@@ -54,7 +54,7 @@ class Picture:
         width: Columns, after its orientation has been applied.
         height: Rows, after its orientation has been applied.
         converted: Why `content` is not the original; empty if it is.
-        hashes: Two perceptual hashes of 64 bits: brightness rising from left to right, and from top to bottom.
+        hashes: Two perceptual hashes of 64 bits: where it gets brighter from left to right, and from top to bottom.
         contrast: Largest less smallest brightness of a 32x32 thumbnail, 0-255.
         brightness: Mean brightness of that thumbnail.
     """
@@ -239,11 +239,25 @@ def difference_hashes(thumbnail: NDArray[np.uint8]) -> tuple[int, int]:
     Args:
         thumbnail: uint8 (32, 32).
     """
-    across = cv2.resize(thumbnail, (9, 8), interpolation=cv2.INTER_AREA)
-    down = cv2.resize(thumbnail, (8, 9), interpolation=cv2.INTER_AREA)
-    bits = np.packbits(np.concatenate([(across[:, 1:] > across[:, :-1]).ravel(), (down[1:] > down[:-1]).ravel()]))
-    values = bits.view(">u8")
+    cells = np.asarray(cv2.resize(thumbnail, (8, 8), interpolation=cv2.INTER_AREA))
+    # Each of 8x8 cells against its neighbour; the last one against the first.
+    brighter = np.stack([np.roll(cells, -1, axis=1) > cells, np.roll(cells, -1, axis=0) > cells])
+    values = np.packbits(brighter).view(">u8")
     return int(values[0]), int(values[1])
+
+
+def open_page(content: bytes) -> NDArray[np.uint8]:
+    """Inspects and decodes a picture in one go, for those of which only parts are kept.
+
+    Raises:
+        PictureError: As `inspect`.
+    """
+    size = _plain_size(content)
+    if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS:
+        page = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+        if page is not None:
+            return np.asarray(page, dtype=np.uint8)
+    return decode(inspect(content).content)
 
 
 def decode(content: bytes | memoryview) -> NDArray[np.uint8]:
