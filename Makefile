@@ -56,6 +56,7 @@ docs: .venv/dev ## Builds the documents into site/; a broken link is an error
 
 generate: .venv/dev ## Makes the generated files again: the CRD and its copies
 	@$(BIN)/python -m ocr_finetune_api.crd > crds/ocrfinetune.dev_ocrfinetunes.yaml
+	@$(BIN)/python -m ocr_finetune_operator.reference docs
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock: .venv/bin/uv ## Locks the newest versions that pyproject.toml allows

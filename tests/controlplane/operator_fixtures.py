@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,14 @@ def installed(plane: ControlPlane) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_operator(plane: ControlPlane, installed: Path) -> Operator:
+def shared_operator(plane: ControlPlane, installed: Path) -> Iterator[Operator]:
     """One operator for all tests, for the whole cluster."""
-    return Operator(plane, kubeconfig=installed).wait_ready()
+    operator = Operator(plane, kubeconfig=installed).wait_ready()
+    yield operator
+    log = operator.process.log.read_text()
+    # The picture in the documents shows all transitions there are; and no look at a run may end in an exception.
+    for words in ("unexpected: from", "a look at the run failed", "refuses what should be right"):
+        assert words not in log, f"{words}: {[line for line in log.splitlines() if words in line][:3]}"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from ocr_finetune_operator.constants import (
 from ocr_finetune_operator.kube.client import Client
 from ocr_finetune_operator.kube.errors import ConflictError, ForbiddenError, InvalidError
 from ocr_finetune_operator.metrics import Metrics
-from ocr_finetune_operator.reconcile import preflight, status
+from ocr_finetune_operator.reconcile import preflight, states, status
 from ocr_finetune_operator.reconcile.cache import Cache, RunKey
 from ocr_finetune_operator.reconcile.decide import Decision, decide, read_status
 from ocr_finetune_operator.reconcile.draft import Action, Create, Delete, Draft
@@ -44,6 +44,7 @@ LOG_BYTES = 2048
 # Changes that only inform people wait this long for what comes with them.
 COALESCE_SECONDS = 2.0
 _MAX_ROUNDS = 8
+_SELECTS = ("selector", "podSelector", "ingress")
 _FINAL = (Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -326,6 +327,9 @@ class Reconciler:
     # ---- tell ----
 
     def _tell(self, key: RunKey, run: RunView, draft: Draft) -> None:
+        before = str(run.status.get("phase") or "")
+        if not states.allowed(before, draft.status.phase):
+            logger.error("unexpected: from %s to %s", before, draft.status.phase, extra=_context(key, draft))
         for note in draft.notes:
             logger.log(
                 logging.WARNING if note.warning else logging.INFO,
@@ -364,9 +368,11 @@ class Reconciler:
 
 
 def _has(found: Any, wanted: Any) -> bool:
-    """Whether an object says all that is wanted; what others added does not matter."""
+    """Whether an object says all that is wanted; what others added matters only where it selects pods."""
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_has(found.get(key), value) for key, value in wanted.items())
+        return isinstance(found, dict) and all(
+            found.get(key) == value if key in _SELECTS else _has(found.get(key), value) for key, value in wanted.items()
+        )
     if isinstance(wanted, list):
         same = isinstance(found, list) and len(found) == len(wanted)
         return same and all(_has(a, b) for a, b in zip(found, wanted, strict=True))
