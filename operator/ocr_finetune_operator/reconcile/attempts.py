@@ -505,7 +505,7 @@ def _begin(case: Case, stage: Stage) -> None:
     draft.set(next_attempt_at="", progress=None if number == 1 else draft.status.progress)
     draft.phase(PHASE_OF[stage])
     draft.condition(CONDITION_OF[stage], False, "Starting", f"attempt {number} on {nodes} nodes")
-    draft.note("StageStarted", f"{stage.value} attempt {number} on {nodes} node{'s' if nodes > 1 else ''}")
+    draft.also("StageStarted", f"{stage.value} attempt {number} on {nodes} node{'s' if nodes > 1 else ''}")
     draft.decisive()
     _make(case, attempt)
 

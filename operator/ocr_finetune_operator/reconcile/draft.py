@@ -113,6 +113,14 @@ class Draft:
         """Adds an event."""
         self.notes.append(Note(reason=reason, message=message[:MAX_MESSAGE], warning=warning))
 
+    def also(self, reason: str, message: str) -> None:
+        """Adds to the event of what led to this, or makes one of its own: each costs a request."""
+        if self.notes and not self.notes[-1].warning and self.notes[-1].reason == "StageSucceeded":
+            last = self.notes.pop()
+            self.note(last.reason, f"{last.message}; {message} starts")
+        else:
+            self.note(reason, message)
+
     def condition(self, kind: str, status: bool | None, reason: str, message: str = "") -> bool:
         """Sets a condition; the time of its transition changes only with its status.
 
