@@ -32,7 +32,7 @@ def run(context: StageContext) -> StageOutcome:
         PeerError: Another node or rank did not come, is gone or hangs; the message names it.
         OCRFineTuneError: Training can't begin or go on.
     """
-    with stop_requests() as stop:
+    with stop_requests(context.reporter.folder) as stop:
         gang = _gang(context, stop)
         last: Outcome | None = None
         try:

@@ -1,4 +1,4 @@
-"""Serves `/metrics` (Prometheus), `/progress` (JSON) and `/healthz` for the processes of one node.
+"""Serves `/metrics` (Prometheus), `/progress` (JSON), `/healthz` and `POST /profile` for the processes of one node.
 
 It only reads the folder that `ocr_finetune_trainer.telemetry.reporter` writes, so a slow or eager client costs training
 nothing.
@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from ocr_finetune_trainer.telemetry.reporter import PROGRESS_FILE
+from ocr_finetune_trainer.training.pulse import PROFILE
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,13 @@ class TelemetryServer:
                     self._reply(HTTPStatus.OK, b"ok\n", "text/plain")
                 else:
                     self._reply(HTTPStatus.NOT_FOUND, b"try /metrics, /progress or /healthz\n", "text/plain")
+
+            def do_POST(self) -> None:
+                if self.path.rstrip("/") == "/profile":
+                    (folder / PROFILE).touch()
+                    self._reply(HTTPStatus.ACCEPTED, b"the next steps are profiled\n", "text/plain")
+                else:
+                    self._reply(HTTPStatus.NOT_FOUND, b"try POST /profile\n", "text/plain")
 
             def _progress(self) -> None:
                 try:

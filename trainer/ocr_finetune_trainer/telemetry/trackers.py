@@ -211,7 +211,7 @@ class Careful:
             return
         try:
             action(self._tracker)
-        except Exception as error:  # noqa: BLE001 - anything, from a network to a disk
+        except Exception as error:
             logger.warning("%s is given up for this run: %s: %s", self._name, type(error).__name__, error)
             self._tracker = None
 
@@ -248,6 +248,6 @@ def open_trackers(
             continue
         try:
             opened.append(Careful(name, makers[name]()))
-        except Exception as error:  # noqa: BLE001 - anything, from a missing package to a network
+        except Exception as error:
             logger.warning("%s is not used: %s: %s", name, type(error).__name__, error)
     return opened

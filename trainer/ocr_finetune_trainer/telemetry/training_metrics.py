@@ -59,6 +59,7 @@ class TrainingMetrics:
         )
         self._best = gauge("best_metric", "The best value of the metric that chooses.")
         self._checkpoint = gauge("checkpoint_step", "Step of the newest checkpoint.")
+        self._skew = gauge("rank_skew_seconds", "How much longer this rank computed a step than the fastest one.")
         self._memory = Gauge(
             "ocrft_train_memory_bytes",
             "Memory: host (resident), device (allocated) and deviceTotal (what the device has).",
@@ -102,8 +103,14 @@ class TrainingMetrics:
         for kind, count in usage.items():
             self._memory.labels(self._rank, kind).set(count)
 
-    def saved(self, step: int, best: float | None) -> None:
-        """The newest checkpoint and the best value."""
+    def skew(self, seconds: float) -> None:
+        """How far behind the fastest rank this one was in the last step."""
+        self._skew.set(seconds)
+
+    def saved(self, step: int) -> None:
+        """A checkpoint was written."""
         self._checkpoint.set(step)
-        if best is not None:
-            self._best.set(best)
+
+    def best(self, value: float) -> None:
+        """The best value of the metric that chooses, so far."""
+        self._best.set(value)

@@ -32,6 +32,7 @@ from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transf
 from ocr_finetune_trainer.training.identity import identity_of
 from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
+from ocr_finetune_trainer.training.profiling import Profiling
 from ocr_finetune_trainer.training.pulse import Outcome
 from ocr_finetune_trainer.training.recorder import Recorder
 from ocr_finetune_trainer.training.resume import Start, keep_settings, locate
@@ -232,8 +233,12 @@ class _Job:
             keep_last=policy.keep_last,
             patience_seconds=max(3.0 * seconds(policy.every), _LEAST_STORAGE_PATIENCE),
             tell=self._storage_event,
-            wrote=lambda step: self.pulse.update(written=step),
+            wrote=self._wrote,
         )
+
+    def _wrote(self, step: int) -> None:
+        self.pulse.update(written=step)
+        self.recorder.metrics.saved(step)
 
     def _storage_event(self, message: str) -> None:
         logger.warning("%s", message)
@@ -256,6 +261,7 @@ class _Job:
             pulse=self.pulse,
             metrics=metrics,
             trackers=self.trackers,
+            sources=self.dataset.source_names,
             steps=self.steps,
             steps_per_epoch=self.order.steps_per_epoch,
             metric_name=self.metric,
@@ -313,6 +319,7 @@ class _Job:
             gpu=self.gpu,
             seed=spec.training.seed,
             most_pixels=self._most_pixels(),
+            look_at_samples=len(self.dataset.source_names) > 1,
         )
         state = TrainingState(
             model=self.model,
@@ -354,6 +361,7 @@ class _Job:
             evaluate=evaluate,
             saver=state,
             recorder=self.recorder,
+            profiling=Profiling(self.workspace.folder / "profile", pulse=self.pulse, gpu=self.gpu),
             name_samples=lambda indices: [self.dataset.origin(index) for index in indices],
         )
         return trainer, state

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from ocr_finetune_api.exit_codes import DivergedError
 from ocr_finetune_trainer.training.checkpoint import Progress, is_better
 from ocr_finetune_trainer.training.guards import Guard, Verdict
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ocr_finetune_trainer.training.average import Average
+    from ocr_finetune_trainer.training.profiling import Profiling
     from ocr_finetune_trainer.training.pulse import Pulse
     from ocr_finetune_trainer.training.ranks import Ranks
     from ocr_finetune_trainer.training.recorder import Recorder
     from ocr_finetune_trainer.training.schedule import Schedule
-    from ocr_finetune_trainer.training.step import Batch, TrainStep
+    from ocr_finetune_trainer.training.step import Batch, StepResult, TrainStep
 
 __all__ = ["Ending", "Feed", "Plan", "Saver", "Trainer"]
 
@@ -109,6 +112,7 @@ class Trainer:
         recorder: Metrics and events.
         guard: Notices what goes wrong.
         name_samples: Where samples come from, for messages.
+        profiling: Answers requests for a profile.
     """
 
     plan: Plan
@@ -124,6 +128,7 @@ class Trainer:
     recorder: Recorder
     guard: Guard = field(default_factory=Guard)
     name_samples: Callable[[list[int]], list[str]] = lambda _: []
+    profiling: Profiling | None = None
     _saved_at: float = field(default_factory=time.monotonic)
     _pending: list[tuple[int, Any, list[int]]] = field(default_factory=list)
 
@@ -169,12 +174,17 @@ class Trainer:
         seconds = self.recorder.lap()
         self._advance(seconds=self.progress.seconds + seconds)
         due = self.ranks.first and time.monotonic() - self._saved_at >= self.plan.save_every_seconds
+        computed = self.recorder.computed
         with self.recorder.timed("agree"):
-            sums = self.ranks.sum([float(self.pulse.stop.is_set()), float(due), self.progress.seconds])
+            rows = self.ranks.gather([float(self.pulse.stop.is_set()), float(due), self.progress.seconds, computed])
+        stop, save, spent, fastest = rows[:, 0].any(), rows[:, 1].any(), rows[:, 2].mean(), rows[:, 3].min()
         # The clocks of ranks differ; what is kept and compared with the budget must not.
-        self._advance(seconds=float(sums[2]) / self.ranks.world)
+        self._advance(seconds=float(spent))
+        self.recorder.agreed(skew=computed - float(fastest))
+        if self.profiling is not None and (trace := self.profiling.step(self.progress.step)) is not None:
+            self.recorder.event("profile", step=self.progress.step, path=str(trace))
         every = self.plan.save_every_steps
-        return bool(sums[0]), bool(sums[1]) or bool(every and self.progress.step % every == 0)
+        return bool(stop), bool(save) or bool(every and self.progress.step % every == 0)
 
     def _look_is_due(self) -> bool:
         return self.progress.step % self.plan.report_every == 0 or self._evaluation_is_due()
@@ -190,10 +200,20 @@ class Trainer:
             terms = dict(zip(names, values, strict=True))
             finite, norm = bool(result.finite), float(result.norm)
             self.recorder.looked(step=step, terms=terms, norm=norm, finite=finite, scale=self.step.scale.value)
+            if result.by_sample is not None:
+                self._look_at_sources(result)
             if self.guard.watch(step=step, loss=terms["loss"], finite=finite, samples=samples) is Verdict.GO_BACK:
                 verdict = Verdict.GO_BACK
         self._pending.clear()
         return verdict
+
+    def _look_at_sources(self, result: StepResult) -> None:
+        """The mean loss of each source of samples, over all ranks."""
+        losses, sources = result.by_sample.numpy(), result.sources
+        count = len(self.recorder.sources)
+        sums = np.bincount(sources, weights=losses, minlength=count)
+        totals = self.ranks.sum([sums, np.bincount(sources, minlength=count).astype(np.float64)])
+        self.recorder.looked_at_sources(totals[0] / np.maximum(totals[1], 1.0), seen=totals[1] > 0)
 
     def _go_back(self) -> None:
         limits = self.guard.limits

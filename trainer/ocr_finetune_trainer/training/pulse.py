@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ocr_finetune_api.exit_codes import ExitCode, OCRFineTuneError
 
-__all__ = ["STOP", "Outcome", "Pulse", "State", "ask", "read_outcome", "read_state"]
+__all__ = ["PROFILE", "STOP", "Outcome", "Pulse", "State", "ask", "read_outcome", "read_state"]
 
 BEAT_SECONDS = 0.25
 BEATS_AN_EXPOSITION = 4
@@ -113,6 +113,7 @@ class Pulse:
         self.state = State(rank=rank, pid=os.getpid(), since=time.time())
         self._published: tuple[Path, CollectorRegistry] | None = None
         self._expositions = 0
+        self._profiled_at = 0
         self.stop = threading.Event()
         self.profile = threading.Event()
 
@@ -142,6 +143,7 @@ class Pulse:
         self._end.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        self._expositions = BEATS_AN_EXPOSITION - 1
         self._beat()
         _put(self._folder / f"rank-{self.state.rank}.outcome", asdict(outcome))
 
@@ -161,9 +163,17 @@ class Pulse:
             self._beat()
             if (self._folder / STOP).exists() or (self._stop_file is not None and self._stop_file.exists()):
                 self.stop.set()
-            if (self._folder / PROFILE).exists():
-                (self._folder / PROFILE).unlink(missing_ok=True)
-                self.profile.set()
+            self._look_for_profile_request()
+
+    def _look_for_profile_request(self) -> None:
+        # Every worker of the node answers each request once.
+        try:
+            asked_at = (self._folder / PROFILE).stat().st_mtime_ns
+        except OSError:
+            return
+        if asked_at > self._profiled_at:
+            self._profiled_at = asked_at
+            self.profile.set()
 
     def _beat(self) -> None:
         self._change(beat=time.time())

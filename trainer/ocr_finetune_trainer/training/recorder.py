@@ -36,6 +36,7 @@ class Recorder:
         steps: Steps of the whole training.
         steps_per_epoch: Steps of an epoch.
         metric_name: What chooses the best checkpoint.
+        sources: Names of the sources of samples.
     """
 
     pulse: Pulse
@@ -44,8 +45,10 @@ class Recorder:
     steps_per_epoch: int
     metric_name: str
     trackers: Sequence[Tracker] = ()
+    sources: Sequence[str] = ()
     _lap: float = field(default_factory=time.monotonic)
     _times: dict[str, float] = field(default_factory=dict)
+    _computed: float = 0.0
     _loss: float | None = None
     _speed: float = 0.0
     _seconds_per_step: float = 0.0
@@ -70,10 +73,26 @@ class Recorder:
         seconds, self._lap = now - self._lap, now
         return seconds
 
+    @property
+    def computed(self) -> float:
+        """Seconds that this process computed for the last step."""
+        return self._computed
+
+    def agreed(self, *, skew: float) -> None:
+        """All ranks have agreed on what to do after a step; `skew` is how much longer this one computed."""
+        self.metrics.skew(skew)
+
+    def looked_at_sources(self, losses: Sequence[float], *, seen: Sequence[bool]) -> None:
+        """The loss of each source is known, where there were samples of it."""
+        self.metrics.by_source(
+            {name: float(loss) for name, loss, was in zip(self.sources, losses, seen, strict=True) if was}
+        )
+
     def stepped(self, *, batch: Batch, total: int, rate: float, progress: Progress) -> None:
         """A step was trained."""
         compute, wait = self._times.get("compute", 0.0), self._times.get("data", 0.0)
         seconds = max(compute + wait + self._times.get("agree", 0.0), 1e-9)
+        self._computed = compute
         self._times.clear()
         self._seconds_per_step = _smooth(self._seconds_per_step, seconds)
         self._speed = total / self._seconds_per_step
@@ -121,6 +140,8 @@ class Recorder:
         """The weights were measured."""
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
         self.metrics.evaluated(numbers)
+        if progress.best_metric is not None:
+            self.metrics.best(progress.best_metric)
         self.pulse.progress(
             metric_name=self.metric_name,
             metric=numbers.get(self.metric_name),

@@ -12,6 +12,7 @@ import paddle
 from paddle import nn
 
 from ocr_finetune_trainer import models
+from ocr_finetune_trainer.losses.ctc import ctc_loss
 from ocr_finetune_trainer.training.scaling import LossScale
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["Forward", "StepResult", "TrainStep", "normalize", "split"]
 # Keys of a batch that say something about its samples and are no input of the model or the loss.
 _ABOUT = frozenset({"image", "index", "valid_width", "valid_height", "source"})
 _BUCKET_MEGABYTES = 25
+SAMPLES_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +41,15 @@ class StepResult:
         terms: Sums of the loss and its terms over the samples of this rank, divided by the samples of all ranks.
         norm: L2 norm of all gradients before clipping, the same on all ranks.
         finite: Whether it is a number; if not, the gradients were not used.
+        by_sample: The CTC loss of each sample of this rank, in steps in which it is looked at.
+        sources: The source of each sample.
     """
 
     terms: dict[str, Any]
     norm: Any
     finite: Any
+    by_sample: Any = None
+    sources: Any = None
 
 
 class Forward(nn.Layer):
@@ -54,11 +60,24 @@ class Forward(nn.Layer):
         self.model = model
         self._loss = loss
 
-    def forward(self, x: Any, targets: Mapping[str, Any], amp: Mapping[str, Any]) -> dict[str, Any]:
-        """Pictures and targets to scalars by name; losses are computed in float32 whatever the model computes in."""
+    def forward(
+        self, x: Any, targets: Mapping[str, Any], amp: Mapping[str, Any], by_sample: list[Any] | None
+    ) -> dict[str, Any]:
+        """Pictures and targets to scalars by name.
+
+        Args:
+            x: float32 (N, 3, H, W).
+            targets: What the loss reads.
+            amp: Arguments of `paddle.amp.auto_cast`; losses are computed in float32 whatever the model computes in.
+            by_sample: Gets the CTC loss of each sample, (N,), where there is one.
+        """
         with paddle.amp.auto_cast(**amp) if amp else contextlib.nullcontext():
-            outputs = models.train_forward(self.model, x, targets)
-        return self._loss(_as_float32(outputs), targets)
+            outputs = _as_float32(models.train_forward(self.model, x, targets))
+        if by_sample is not None and "ctc" in outputs:
+            with paddle.no_grad():
+                logits = outputs["ctc"].detach()
+                by_sample.append(ctc_loss(logits, labels=targets["label_ctc"], lengths=targets["length"]))
+        return self._loss(outputs, targets)
 
 
 class TrainStep:
@@ -80,6 +99,7 @@ class TrainStep:
         gpu: bool,
         seed: int,
         most_pixels: int,
+        look_at_samples: bool = False,
     ) -> None:
         """Makes the model data parallel where there are several ranks: all of them must call this together.
 
@@ -93,7 +113,9 @@ class TrainStep:
             gpu: Whether the device is a GPU.
             seed: Of everything random in the model.
             most_pixels: Pixels of one forward pass; wider batches are taken in parts.
+            look_at_samples: Whether the loss of single samples is wanted now and then, to tell sources apart.
         """
+        self._look_at_samples = look_at_samples
         self._forward = Forward(model, loss)
         self._parallel: Any = self._forward
         if ranks.world > 1:
@@ -126,19 +148,21 @@ class TrainStep:
         """
         paddle.seed((self._seed * 1_000_003 + step * 4_099 + self._ranks.rank) % (2**31))
         terms: dict[str, Any] = {}
+        samples: list[Any] | None = [] if self._look_at_samples and step % SAMPLES_EVERY == 0 else None
         parts = split(batch, rows=self._settings.batch_size, most_pixels=self._most_pixels)
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             share = part["image"].shape[0] / total
             with self._reduced_only_if(last), self._ranks.together() if last else contextlib.nullcontext():
-                losses = self._parallel(self._pictures(part), _targets(part), self._amp)
+                losses = self._parallel(self._pictures(part), _targets(part), self._amp, samples)
                 # Data parallelism averages over ranks; what is wanted is the sum, divided by the count of all samples.
                 (losses["loss"] * (share * self._ranks.world * self.scale.value)).backward()
             for name, value in losses.items():
                 weighted = value.detach() * share
                 terms[name] = terms[name] + weighted if name in terms else weighted
         norm, finite = self._update(rate)
-        return StepResult(terms=terms, norm=norm, finite=finite)
+        by_sample = paddle.concat(samples) if samples else None
+        return StepResult(terms=terms, norm=norm, finite=finite, by_sample=by_sample, sources=batch.get("source"))
 
     def _pictures(self, part: Batch) -> Any:
         return normalize(

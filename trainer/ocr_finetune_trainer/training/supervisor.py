@@ -19,6 +19,7 @@ from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.training.failures import oom_kills
 from ocr_finetune_trainer.training.pulse import (
     ABORTED,
+    PROFILE,
     STOP,
     Outcome,
     State,
@@ -225,8 +226,12 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending this process."""
+def stop_requests(folder: Path) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending this process; SIGUSR1 asks the workers for a profile.
+
+    Args:
+        folder: In memory, shared with the workers.
+    """
     asked = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -236,6 +241,7 @@ def stop_requests() -> Iterator[threading.Event]:
         yield asked
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda _number, _frame: ask(folder, PROFILE))
     try:
         yield asked
     finally:

@@ -1,0 +1,73 @@
+"""What can be seen of a training while it runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from prometheus_client.parser import text_string_to_metric_families
+from training_rig import wait_for
+
+
+def metrics_of(started, rank=0):
+    text = (started.folder / f"rank-{rank}.train.prom").read_text(encoding="utf-8")
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_progress_events_and_curves(zygote, make_job):
+    job = make_job(epochs=4, evaluate={"every": "1 epoch"})
+    started = zygote.start(job)
+    assert started.wait() == [0], started.text
+    progress = started.state().progress
+    assert progress["step"] == progress["steps"] == 24
+    assert progress["percent"] == 100
+    assert progress["metric_name"] == "accuracy"
+    assert progress["samples_per_second"] > 0
+    assert 0 <= progress["data_wait"] < 1
+    assert {event["event"] for event in job.events()} >= {"evaluated"}
+    curve = (job.workspace.folder / "scalars.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "train/gradient_norm" in json.loads(curve[-2])
+    assert list(job.workspace.tensorboard.glob("events.out.tfevents.*"))
+
+
+def test_prometheus_sees_each_part_of_a_step(zygote, make_job):
+    job = make_job(epochs=500, evaluate={"every": "5 epochs"})
+    started = zygote.start(job)
+    rank = ("rank", "0")
+    values = wait_for(
+        lambda: (started.folder / "rank-0.train.prom").exists() and started.step() > 12 and metrics_of(started)
+    )
+    values = wait_for(lambda: (found := metrics_of(started)).get(("ocrft_train_step", rank), 0) > 12 and found)
+    started.kill(number=signal.SIGTERM)
+    started.wait()
+    for part in ("data", "compute", "agree"):
+        assert values[("ocrft_train_part_seconds_count", ("part", part), rank)] >= 10
+    assert values[("ocrft_train_loss", rank, ("term", "loss"))] > 0
+    assert values[("ocrft_train_gradient_norm", rank)] > 0
+    assert values[("ocrft_train_memory_bytes", ("kind", "host"), rank)] > 1e8
+    assert values[("ocrft_train_samples_total", rank)] >= 8 * 12
+
+
+def test_a_profile_is_written_when_asked_for(zygote, make_job):
+    job = make_job(epochs=500, evaluate={"every": "50 epochs"})
+    started = zygote.start(job)
+    wait_for(lambda: started.step() > 3)
+    started.kill(number=signal.SIGUSR1)
+    events = wait_for(lambda: job.events("profile"))
+    started.kill(number=signal.SIGTERM)
+    assert started.wait() == [75], started.text
+    trace = json.loads(next((job.workspace.folder / "profile").iterdir()).read_text(encoding="utf-8"))
+    assert any("conv" in str(event.get("name", "")) for event in trace["traceEvents"])
+    assert events[0]["path"].endswith(".rank-0.json")
+
+
+def test_a_stall_of_the_disk_of_events_does_not_end_training(zygote, make_job):
+    job = make_job()
+    job.workspace.events.mkdir(parents=True)  # nothing can be appended to a folder
+    started = zygote.start(job)
+    assert started.wait() == [0], started.text
+    assert "events are not recorded" in started.text
