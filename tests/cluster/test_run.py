@@ -116,6 +116,6 @@ def test_the_way_to_the_first_step_is_reported(finished: Finished, record_proper
     stages = {one["name"]: one for one in finished.status["stages"]}
     for name, stage in stages.items():
         record_property(name, f"{stage['startedAt']} to {stage['finishedAt']}")
-        print(name, stage["startedAt"], stage["finishedAt"])  # noqa: T201
+        print(name, stage["startedAt"], stage["finishedAt"])
     for attempt in finished.status["attempts"]:
-        print(attempt["stage"], attempt["startedAt"], attempt.get("runningAt"), attempt["endedAt"])  # noqa: T201
+        print(attempt["stage"], attempt["startedAt"], attempt.get("runningAt"), attempt["endedAt"])

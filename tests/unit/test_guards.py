@@ -9,9 +9,7 @@ LIMITS = Limits(unusable=3, within=10, window=5, rise=3.0)
 
 
 def watch(guard, losses, *, finite=True, start=0):
-    return [
-        guard.watch(step=start + i, loss=loss, finite=finite, samples=[i]) for i, loss in enumerate(losses)
-    ]
+    return [guard.watch(step=start + i, loss=loss, finite=finite, samples=[i]) for i, loss in enumerate(losses)]
 
 
 def test_a_loss_that_falls_and_jumps_now_and_then_is_left_alone():

@@ -45,7 +45,9 @@ def test_a_text_does_not_depend_on_the_pictures_beside_it():
 
 def test_wide_crops_go_in_batches_of_as_many_pixels():
     network = Brightness()
-    Recogniser(network, geometry=GEOMETRY, dictionary=DICTIONARY, batch_size=8).read([crop(250, 9)] * 5 + [crop(30, 9)] * 5)
+    Recogniser(network, geometry=GEOMETRY, dictionary=DICTIONARY, batch_size=8).read(
+        [crop(250, 9)] * 5 + [crop(30, 9)] * 5
+    )
 
     assert network.batches == [(5, 3, 32, 64), (2, 3, 32, 256), (2, 3, 32, 256), (1, 3, 32, 256)]
 

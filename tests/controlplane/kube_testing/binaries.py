@@ -141,7 +141,7 @@ def main(names: list[str]) -> int:
     """Builds the named programs and prints where they are."""
     for name in names or [*CONTROL_PLANE, *NODE]:
         try:
-            print(find(name))  # noqa: T201
+            print(find(name))
         except BuildError as error:
             sys.stderr.write(f"{error}\n")
             return 1

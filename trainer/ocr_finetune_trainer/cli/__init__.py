@@ -17,7 +17,19 @@ __all__ = ["app", "main"]
 
 
 def _application() -> typer.Typer:
-    from ocr_finetune_trainer.cli import cache, check, compare, convert, evaluate, init, models, predict, run, stage, version
+    from ocr_finetune_trainer.cli import (
+        cache,
+        check,
+        compare,
+        convert,
+        evaluate,
+        init,
+        models,
+        predict,
+        run,
+        stage,
+        version,
+    )
 
     application = typer.Typer(
         name="ocrft",
@@ -32,7 +44,6 @@ def _application() -> typer.Typer:
     application.command("check")(check.check)
     application.command("run")(run.run)
     run.add_stage_commands(application)
-    application.command("evaluate")(evaluate.evaluate)
     application.command("evaluate")(evaluate.evaluate)  # the stage, and more
     application.command("predict")(predict.predict)
     application.command("compare")(compare.compare)

@@ -1,0 +1,1 @@
+"""How good a model is: pure accumulators that ranks can merge."""
