@@ -71,6 +71,7 @@ def test_before_and_after_are_measured_on_the_same_samples(root, evaluated):
     assert document["improvement"]["accuracy"]["low"] > 0
     assert document["optimistic"] is False
     assert sum(row["samples"] for row in document["byLength"].values()) == 120
+    assert "blurred" in document["byDifficulty"] or "plain" in document["byDifficulty"]
 
 
 def test_the_figures_are_those_of_the_predictions(root, evaluated):

@@ -71,13 +71,13 @@ def difficulties(sample: ReadSample, *, readable: frozenset[str]) -> list[str]:
     """What makes a sample hard; `plain` if nothing does."""
     found = []
     looks = sample.looks
-    if looks is None:
+    if sample.problem:
         return ["no picture"]
-    if looks.height < SMALL_HEIGHT:
+    if looks is not None and looks.height < SMALL_HEIGHT:
         found.append(f"under {SMALL_HEIGHT} pixels high")
-    if looks.contrast < LOW_CONTRAST:
+    if looks is not None and looks.contrast < LOW_CONTRAST:
         found.append("low contrast")
-    if looks.sharpness < LOW_SHARPNESS:
+    if looks is not None and looks.sharpness < LOW_SHARPNESS:
         found.append("blurred")
     if len(sample.label) > LONG_TEXT:
         found.append(f"over {LONG_TEXT} characters")

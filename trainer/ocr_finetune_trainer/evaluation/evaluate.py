@@ -114,6 +114,7 @@ def measure_recognition(
     batch_size: int = 32,
     padding: Padding = Padding.BUCKET,
     unusable: int = 0,
+    looks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RecognitionMeasurement:
     """Reads a data set and compares with its labels.
@@ -127,6 +128,7 @@ def measure_recognition(
         batch_size: Crops in a batch of the least width.
         padding: Which width a crop is padded to.
         unusable: Samples that preparation had to leave out of the set; they count as wrong.
+        looks: Whether to look at what makes each picture hard, for reports.
         progress: Called with samples done and samples in all.
 
     Returns:
@@ -139,7 +141,7 @@ def measure_recognition(
     ordered = sorted(chosen, key=lambda i: (recogniser.width(height=int(sizes[i][1]), width=int(sizes[i][0])), i))
     samples: list[ReadSample] = []
     for chunk in _decoded(dataset, ordered):
-        samples += _read(recogniser, chunk, sources=dataset.source_names)
+        samples += _read(recogniser, chunk, sources=dataset.source_names, look=looks)
         if progress is not None:
             progress(len(samples), len(chosen))
     samples.sort(key=lambda sample: sample.index)
@@ -177,13 +179,13 @@ def _decoded(dataset: Samples, indices: Sequence[int]) -> Iterator[_Decoded]:
             yield ready
 
 
-def _read(recogniser: Recogniser, chunk: _Decoded, *, sources: Sequence[str]) -> list[ReadSample]:
+def _read(recogniser: Recogniser, chunk: _Decoded, *, sources: Sequence[str], look: bool) -> list[ReadSample]:
     pictures = [picture for _, _, picture, _ in chunk if picture is not None]
     readings = iter(recogniser.read(pictures))
     samples = []
     for index, sample, picture, problem in chunk:
         text, score = ("", 0.0) if picture is None else next(readings)
-        looks: Looks | None = None if picture is None else looks_of(picture)
+        looks: Looks | None = looks_of(picture) if look and picture is not None else None
         samples.append(
             ReadSample(
                 index=index,

@@ -67,6 +67,7 @@ class RecognitionRun(EvaluationRun):
             geometry=subject.geometry,
             dictionary=subject.dictionary,
             unusable=self.measured_on.unusable if dataset is self.dataset else 0,
+            looks=subject is self.trained and dataset is self.dataset,
             progress=lambda done, total: self.progress((part + done / max(total, 1)) / parts, subject.note),
         )
 

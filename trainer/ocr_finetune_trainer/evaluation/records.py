@@ -61,7 +61,7 @@ class ReadSample:
         prediction: What the model read.
         score: The model's confidence, 0 to 1.
         source: Name of its source.
-        looks: What makes it hard; None for a sample that has no usable picture.
+        looks: What makes it hard; None where nobody looked, or there is no usable picture.
         problem: Why it could not be read at all; such a sample counts as wrong.
     """
 
