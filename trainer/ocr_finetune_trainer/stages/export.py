@@ -159,6 +159,16 @@ def _finish(
     return archive
 
 
+def _warnings(exporter: Exporter, small: Small | None) -> list[str]:
+    smaller = {"int8", "fp16"}
+    warnings = [
+        f"{name}: {check.different} of {check.samples} results differ from the trained model's by rounding"
+        for name, check in exporter.checks.items()
+        if check.different and name not in smaller
+    ]
+    return [*warnings, *([small.note] if small is not None and not small.shipped else [])]
+
+
 def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:
     """Serving name and folder of the other half of the pipeline, where the manifest names one that is exported."""
     asked = context.spec.evaluation.end_to_end
@@ -219,7 +229,7 @@ def _outcome(
     return StageOutcome(
         metrics={"exported": served.metrics, "formats": checks},
         artifacts=artifacts,
-        warnings=[small.note] if small is not None and not small.shipped else [],
+        warnings=_warnings(exporter, small),
         details={
             "summary": f"{exporter.checker.metric} as exported: {shown}",
             "uri": uri,
