@@ -35,8 +35,10 @@ def test_a_format_is_compared_sample_by_sample():
     assert found.pictures_per_second == 1.5
 
 
-@pytest.mark.parametrize(("different", "samples", "passes"), [(0, 50, True), (1, 50, False), (1, 500, True),
-                                                             (2, 500, False), (5, 5000, True), (6, 5000, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("different", "samples", "passes"),
+    [(0, 50, True), (1, 50, False), (1, 500, True), (2, 500, False), (5, 5000, True), (6, 5000, False)],
+)
 def test_rounding_may_turn_one_text_in_a_thousand(different, samples, passes):
     problems = problems_of(check(different, samples), metric="accuracy", max_drop=0.01)
 

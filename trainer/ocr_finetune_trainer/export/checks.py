@@ -24,8 +24,8 @@ __all__ = [
     "size_of",
 ]
 
-# Rounding turns one text in thousands of long lines, and one more in a thousand where a GPU computes in TF32 what a CPU
-# computes in full; anything more is another model. In a small set not one may differ.
+# Rounding turns one text in thousands of long lines, and some more where a GPU computes in TF32 what a CPU computes in
+# full; anything beyond that is another model. In a small set not one may differ.
 DIFFERENT_TEXTS = 0.001
 DIFFERENT_TEXTS_GPU = 0.005
 SMALL_SET = 200
