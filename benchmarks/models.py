@@ -29,6 +29,7 @@ class Case:
     height: int
     width: int
     classes: int = 0
+    tokens: int = 0  # of a table's structure
     config: str = ""
 
 
@@ -65,6 +66,22 @@ CASES = (
         config="configs/det/PP-OCRv5/PP-OCRv5_mobile_det.yml",
     ),
     Case(model="MobileNetV3_small_ctc", batch=64, height=48, width=320, classes=12),
+    Case(
+        model="PP-OCRv6_small_rec",
+        batch=8,
+        height=48,
+        width=320,
+        classes=96,
+        config="configs/rec/PP-OCRv6/PP-OCRv6_small_rec.yml",
+    ),
+    Case(
+        model="PP-OCRv6_small_det",
+        batch=2,
+        height=320,
+        width=320,
+        config="configs/det/PP-OCRv6/PP-OCRv6_small_det.yml",
+    ),
+    Case(model="SLANet", batch=4, height=488, width=488, tokens=60, config="configs/table/SLANet.yml"),
 )
 
 
@@ -72,6 +89,15 @@ def _batch(case: Case) -> dict[str, Any]:
     import numpy as np
 
     rng = np.random.default_rng(0)
+    if case.tokens:
+        room = (case.batch, 502)  # 500 tokens, a start and an end
+        return {
+            "structure": rng.integers(1, 29, room),
+            "bboxes": rng.uniform(size=(*room, 4)).astype("float32"),
+            "bbox_masks": (rng.uniform(size=(*room, 1)) > 0.6).astype("float32"),
+            "length": np.full(case.batch, case.tokens),
+            "steps": np.full(case.batch, case.tokens + 1),
+        }
     if not case.classes:
         shape = (case.batch, case.height, case.width)
         maps = {"threshold_map": rng.uniform(0.3, 0.7, shape), "shrink_map": rng.uniform(size=shape) > 0.8}
@@ -150,6 +176,9 @@ def measure_peer(case: Case, repeats: int, checkout: Path) -> dict[str, float]:
         }
     elif case.classes:
         architecture["Head"]["out_channels"] = case.classes
+    if case.tokens:
+        architecture["Backbone"].update(pretrained=False, use_ssld=False)
+        architecture["Head"]["out_channels"] = 30
     model = build_model(architecture)
     loss = build_loss(config["Loss"])
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
@@ -161,12 +190,14 @@ def measure_peer(case: Case, repeats: int, checkout: Path) -> dict[str, float]:
         batch = [x, padded["label_ctc"], padded["label_gtc"], made["length"], paddle.ones([case.batch])]
     elif case.classes:
         batch = [x, made["label_ctc"], made["length"]]
+    elif case.tokens:
+        batch = [x, made["structure"], made["bboxes"], made["bbox_masks"], made["length"], paddle.ones([case.batch, 6])]
     else:
         batch = [x, made["threshold_map"], made["threshold_mask"], made["shrink_map"], made["shrink_mask"]]
 
     def step() -> None:
         model.train()
-        outputs = model(x, data=batch[1:]) if case.classes else model(x)
+        outputs = model(x, data=batch[1:]) if case.classes or case.tokens else model(x)
         loss(outputs, batch)["loss"].backward()
         optimizer.step()
         optimizer.clear_grad()
@@ -210,7 +241,8 @@ def main() -> None:
         if options.only and case.model != options.only:
             continue
         ours = _in_a_process(number, options.repeats, None)
-        theirs = _in_a_process(number, options.repeats, options.peer) if options.peer and case.config else None
+        known = options.peer and case.config and (options.peer / case.config).is_file()
+        theirs = _in_a_process(number, options.repeats, options.peer) if known else None
         ratios = {key: ours[key] / theirs[key] for key in ours} if theirs else {}
         shown = ", ".join(
             f"{key} {value:.2f}" + (f" ({ratios[key]:.2f}×)" if ratios else "") for key, value in ours.items()
