@@ -135,6 +135,17 @@ def test_a_stall_is_an_unchanged_step_while_reachable(operator: Operator, world:
     world.kube.wait_gone("Job", "plates-train-1", world.namespace)
 
 
+def test_ranks_that_never_meet_are_given_up(operator: Operator, world: World) -> None:
+    succeeds(world.pods, Stage.PREPARE)
+    world.create(policy={"maxRestarts": 0, "rendezvousTimeout": "3s"})
+    (pod,) = world.running("plates-train-1")
+    waiting = {"stage": "train", "attempt": 1, "activity": "waiting"}
+    with progress_server(pod["status"]["podIP"], lambda: waiting):
+        failure = world.wait_phase("Failed")["failure"]
+    assert failure["class"] == "Rendezvous"
+    assert "have not met within 3s" in failure["message"]
+
+
 def test_a_trainer_that_cannot_be_reached_is_no_stall(operator: Operator, world: World) -> None:
     succeeds(world.pods, Stage.PREPARE)
     world.create(policy={"stallTimeout": "2s"})

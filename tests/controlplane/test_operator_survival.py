@@ -27,6 +27,8 @@ class Proxy:
     """Stands between an operator and the API server, and kills the operator at chosen requests.
 
     Attributes:
+        refuse_every: Every so many requests get 429 instead of an answer; 0 for none.
+        cut_watches_after: Seconds after which each watch is cut.
         done: Requests of that operator that changed something, as `METHOD path`.
         on_change: Called with each of them after the API server has carried it out and before the operator knows.
     """
@@ -35,6 +37,9 @@ class Proxy:
         self._plane = plane
         self.done: list[str] = []
         self.on_change = lambda _request: None
+        self.refuse_every = 0
+        self.cut_watches_after = 3600.0
+        self._requests = 0
         self.url = ""
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -62,14 +67,20 @@ class Proxy:
         await runner.cleanup()
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
+        watches = "watch=" in request.query_string
+        self._requests += not watches
+        if not watches and self.refuse_every and self._requests % self.refuse_every == 0:
+            busy = {"kind": "Status", "code": 429, "reason": "TooManyRequests", "message": "later"}
+            return web.json_response(busy, status=429, headers={"Retry-After": "1"})
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
         body = await request.read()
         url = f"{self._plane.url}{request.rel_url}"
         async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
-            if "watch=" in request.query_string:
+            if watches:
                 streamed = web.StreamResponse(status=answer.status)
                 await streamed.prepare(request)
-                with contextlib.suppress(ConnectionError):  # the operator was killed
+                # The operator was killed, or the connection is cut.
+                with contextlib.suppress(ConnectionError, TimeoutError), asyncio.timeout(self.cut_watches_after):
                     async for chunk in answer.content.iter_any():
                         await streamed.write(chunk)
                 return streamed
@@ -148,6 +159,21 @@ def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(
         assert len(proxy.done) >= 18
         for kind, name in (("Service", "plates-train"), ("NetworkPolicy", "plates-pods")):
             assert world.kube.get(kind, name, world.namespace), kind
+
+
+def test_a_busy_api_server_and_watches_that_break_change_nothing(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    succeeds(world.pods)
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        proxy.refuse_every, proxy.cut_watches_after = 4, 0.7
+        for name in ("one", "two"):
+            world.create(name, distributed={"nodes": 2})
+        for name in ("one", "two"):
+            status = world.wait_phase("Succeeded", name, timeout=90)
+            assert world.jobs(name=name) == [f"{name}-{stage.value}-1" for stage in STAGES]
+            assert (status["restarts"], status["disruptions"]) == (0, 0)
+        assert operator.process.running
 
 
 def test_the_api_server_and_etcd_restart_in_the_middle(operator: Operator, world: World) -> None:

@@ -38,6 +38,8 @@ _OUR_SPEC = ("restartPolicy", "hostname", "subdomain", "setHostnameAsFQDN", "hos
              "terminationGracePeriodSeconds", "automountServiceAccountToken", "shareProcessNamespace")  # fmt: skip
 _OUR_CONTAINER = ("command", "args", "image", "ports", "terminationMessagePath", "terminationMessagePolicy", "tty")
 _OUR_ENV = ("PADDLE_", "OCRFT_", "JOB_COMPLETION_INDEX", "MASTER_ADDR", "MASTER_PORT")
+# Where weights come from is an administrator's or a user's to say.
+_USERS_ENV = ("OCRFT_MODEL_",)
 _OUR_VOLUMES = ("workspace", "run-config", "shared-memory")
 _OUR_VOLUME_PREFIXES = ("claim-", "credentials-")
 _OUR_PATHS = (CONFIG_FOLDER, CREDENTIALS_FOLDER, WORKSPACE_FOLDER, SHARED_MEMORY_FOLDER)
@@ -313,7 +315,7 @@ def _env_clashes(entries: Any, where: str) -> list[str]:
     return [
         f"{where}[{name}] is set by the operator or the launcher; remove it"
         for name in (str(entry.get("name")) for entry in _list(entries))
-        if name.startswith(_OUR_ENV)
+        if name.startswith(_OUR_ENV) and not name.startswith(_USERS_ENV)
     ]
 
 

@@ -39,8 +39,8 @@ def metrics(status: OCRFineTuneStatus, result: StageResult) -> Metrics | None:
     update: dict[str, Any] = {}
     if isinstance(found.get("metric"), str):
         update["name"] = str(found["metric"])[:64]
-    if "optimistic" in found:
-        update["optimistic"] = bool(found["optimistic"])
+    if "optimistic" in result.details:
+        update["optimistic"] = bool(result.details["optimistic"])
     for part in ("base", "best", "exported"):
         if isinstance(found.get(part), dict):
             update[part] = _bounded(found[part])
@@ -55,6 +55,8 @@ def artifacts(status: OCRFineTuneStatus, result: StageResult, *, folder: str) ->
     known = dict(result.artifacts)
     if result.stage is Stage.PREPARE and "report" in known:
         known["dataReport"] = known.pop("report")
+    if isinstance(result.details.get("uri"), str):
+        known["uri"] = result.details["uri"]
     update: dict[str, str] = {}
     for field, keys in _ARTIFACTS.items():
         value = next((known[key] for key in keys if known.get(key)), "")

@@ -148,6 +148,13 @@ def _training(
         checkpoint_step=document.checkpoint_step,
         resumed_from_step=document.resumed_from_step,
     )
+    waited = draft.now - (timestamp(attempt.running_at) or draft.now)
+    if progress_policy.waiting_for_peers(progress):
+        left = seconds(spec.policy.rendezvous_timeout) - waited
+        if left <= 0:
+            message = f"all pods run, but the ranks have not met within {spec.policy.rendezvous_timeout}"
+            return of_class(FailureClass.RENDEZVOUS, reason="RendezvousTimeout", message=message)
+        draft.within(left)
     limit = seconds(spec.policy.stall_timeout)
     stalled = progress_policy.stalled_for(progress)
     if limit and stalled >= limit:
