@@ -17,7 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Order", "generator", "rarity"]
+    from ocr_finetune_api.spec import DatasetSpec
+
+__all__ = ["Order", "generator", "mixing_weights", "rarity"]
 
 # Streams of random numbers that must never meet, as part of the generators' keys.
 _EPOCH, _PASS, _SAMPLE, _FRACTION = range(4)
@@ -62,7 +64,8 @@ class Order:
             seed: Decides everything random.
             buckets: (N,): samples of different buckets are put into one batch only at the end of their buckets.
             sources: (N,): source of each sample; needed with `weights`.
-            weights: Weight of each source; None takes each sample once an epoch.
+            weights: Weight of each source, the first one above 0; a source of weight 0 is never drawn. None takes
+                each sample once an epoch.
             copies: (N,): how often each sample is drawn an epoch in the mean, at least 1 each; None: once.
             shuffle: Whether the order is random; evaluation wants the data set's own, in batches of neighbours.
 
@@ -180,7 +183,7 @@ def _pools(count: int, sources: NDArray[np.integer] | None, weights: Sequence[fl
     if sources is None:
         raise ValueError("weights need the source of each sample")
     pools = [np.flatnonzero(np.asarray(sources) == number) for number in range(len(weights))]
-    empty = [number for number, pool in enumerate(pools) if not len(pool)]
+    empty = [number for number, pool in enumerate(pools) if weights[number] > 0 and not len(pool)]
     if empty:
         raise ValueError(f"sources {empty} have a weight but no sample")
     return pools
@@ -191,7 +194,25 @@ def _draws(pools: Sequence[NDArray[np.int64]], weights: Sequence[float] | None) 
     if weights is None:
         return [len(pool) for pool in pools]
     first = len(pools[0])
-    return [first, *(max(1, round(first * weight / weights[0])) for weight in weights[1:])]
+    return [first, *(max(1, round(first * weight / weights[0])) if weight else 0 for weight in weights[1:])]
+
+
+def mixing_weights(spec: DatasetSpec, names: Sequence[str]) -> list[float] | None:
+    """The weight of each source of a training set, as `Order` takes them.
+
+    Args:
+        spec: The data set of the manifest.
+        names: The sources of the prepared set (`DataSet.source_names`), drawn lines among them.
+
+    Returns:
+        None if the manifest weighs nothing. Drawn lines get their share of all others.
+    """
+    given = {source.name: source.weight for source in spec.train if source.weight is not None}
+    if not given:
+        return None
+    if spec.synthetic is not None:
+        given.setdefault("synthetic", spec.synthetic.share * sum(given.values()))
+    return [given.get(name, 0.0) for name in names]
 
 
 def rarity(texts: Sequence[str], *, threshold: float = 1e-3, most: float = 10.0) -> NDArray[np.float64]:

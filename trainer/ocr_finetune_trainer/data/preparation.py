@@ -18,9 +18,9 @@ import numpy as np
 
 from ocr_finetune_api.exit_codes import InputMissingError, OCRFineTuneError
 from ocr_finetune_api.model_table import Kind
-from ocr_finetune_api.spec import DatasetSpec, HeldOut, ModelSpec, Source
+from ocr_finetune_api.spec import DatasetSpec, HeldOut, ModelSpec, Source, SourceFormat
 from ocr_finetune_api.values import fraction
-from ocr_finetune_trainer.data import duplicates, formats, split
+from ocr_finetune_trainer.data import duplicates, formats, split, synthetic_lines
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue, Part, collect
 from ocr_finetune_trainer.data.ingest import ingest
 from ocr_finetune_trainer.data.labels import Cleaner, LabelProblem, Limits, frames_needed
@@ -165,6 +165,10 @@ def examine(settings: Settings) -> Examination:
     problems: list[Problem] = []
     plans = _plans(settings.dataset)
     reports = [_read(settings, name, source, settings.kind, problems) for name, source, _ in plans]
+    drawn = _drawn(settings, sum(report.records for report in reports[: len(settings.dataset.train)]), problems)
+    if drawn is not None:
+        plans.append((synthetic_lines.NAME, drawn, TRAIN))
+        reports.append(_read(settings, synthetic_lines.NAME, drawn, settings.kind, problems))
     parts = [
         Part(name=report.name, shards=report.shards, side=side)
         for report, (_, _, side) in zip(reports, plans, strict=True)
@@ -197,6 +201,51 @@ def _plans(dataset: DatasetSpec) -> list[tuple[str, Source, int]]:
     return plans
 
 
+def _drawn(settings: Settings, real: int, problems: list[Problem]) -> Source | None:
+    """The source of drawn lines, if the manifest wants any."""
+    wanted = settings.dataset.synthetic
+    count = round(wanted.share * real) if wanted is not None else 0
+    if wanted is None or not count:
+        return None
+    if settings.kind is not Kind.RECOGNITION:
+        problems.append(
+            Problem(
+                kind="no-boxes",
+                place="dataset.synthetic",
+                what=f"draws lines of text, and {settings.model.name} needs pages",
+                hint="take it out, or choose a recognition model",
+                fatal=True,
+                samples=0,
+            )
+        )
+        return None
+    try:
+        recipe = synthetic_lines.Recipe(
+            corpus=settings.opener.fetch(wanted.corpus),
+            fonts=settings.opener.fetch(wanted.fonts),
+            backgrounds=settings.opener.fetch(wanted.backgrounds) if wanted.backgrounds else None,
+            count=count,
+        )
+        return Source(uri=str(synthetic_lines.draw(recipe, cache=settings.cache)), format=SourceFormat.PPOCR)
+    except OCRFineTuneError as error:
+        problems += [_of_error(what, error, synthetic_lines.NAME) for what in error.problems]
+        return None
+
+
+def _of_error(what: str, error: OCRFineTuneError, source: str) -> Problem:
+    place, _, rest = what.partition(": ")
+    return Problem(
+        kind="unreadable-source",
+        source=source,
+        place=place,
+        what=rest or what,
+        hint=error.hint,
+        fatal=True,
+        missing=isinstance(error, InputMissingError),
+        samples=0,
+    )
+
+
 def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: list[Problem]) -> SourceReport:
     try:
         opened = settings.opener.open(source)
@@ -222,21 +271,7 @@ def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: l
             done=settings.progress,
         )
     except OCRFineTuneError as error:
-        missing = isinstance(error, InputMissingError)
-        for what in error.problems:
-            place, _, rest = what.partition(": ")
-            problems.append(
-                Problem(
-                    kind="unreadable-source",
-                    source=name,
-                    place=place,
-                    what=rest or what,
-                    hint=error.hint,
-                    fatal=True,
-                    missing=missing,
-                    samples=0,
-                )
-            )
+        problems += [_of_error(what, error, name) for what in error.problems]
         return SourceReport(name=name, uri=source.uri)
     problems += [_with_source(problem, name) for problem in result.problems]
     if not result.records and not any(problem.fatal for problem in result.problems):
@@ -323,7 +358,8 @@ def _split(settings: Settings, found: Examination) -> None:
     pairs = np.concatenate([found.exact, found.near])
     given = catalogue.given.copy()
     dataset = settings.dataset
-    found.given = bool(np.any(given != -1))
+    real = catalogue.source < len(dataset.train)
+    found.given = bool(np.any(given[real] != -1))
     fractions = Fractions(
         validation=_fraction(dataset.validation, given, VALIDATION), test=_fraction(dataset.test, given, TEST)
     )
@@ -331,6 +367,9 @@ def _split(settings: Settings, found: Examination) -> None:
     roots = split.components(len(catalogue), catalogue.group, pairs)
     keys = np.where(catalogue.group != 0, catalogue.group, catalogue.digest)
     sides = split.split(roots, keys, given, fractions)
+    if synthetic_lines.NAME in catalogue.sources:
+        # Nothing is measured on what was drawn.
+        sides[catalogue.source == catalogue.sources.index(synthetic_lines.NAME)] = TRAIN
     catalogue.side = np.where(catalogue.side == UNUSED, UNUSED, sides).astype(np.int8)
     found.leaks = split.leaks(pairs, catalogue.side)
     found.leaks = found.leaks[(catalogue.side[found.leaks] != UNUSED).all(axis=1)]
@@ -359,12 +398,12 @@ def _count_unusable(found: Examination, fractions: Fractions) -> None:
 def _decide_dictionary(settings: Settings, found: Examination) -> None:
     cutter = settings.wanted or settings.base
     used: set[str] = set()
-    training = settings.dataset.train
-    for index in np.flatnonzero(found.catalogue.side != UNUSED):
+    held = [number for number, name in enumerate(found.catalogue.sources) if name in ("validation", "test")]
+    learnable = (found.catalogue.side != UNUSED) & ~np.isin(found.catalogue.source, held)
+    for index in np.flatnonzero(learnable):
         # Given validation and test sets may hold what nobody can learn; the dictionary is that of the training data.
-        if found.catalogue.source[index] < len(training):
-            text = found.catalogue.texts[index]
-            used.update(cutter.split(text) if cutter else text)
+        text = found.catalogue.texts[index]
+        used.update(cutter.split(text) if cutter else text)
     spec = settings.model.dictionary
     found.merge = merge(
         settings.base,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.model_table import Kind, lookup
 from ocr_finetune_trainer.data.augment.recognition import suited
 from ocr_finetune_trainer.data.loader import Loader
-from ocr_finetune_trainer.data.order import Order, rarity
+from ocr_finetune_trainer.data.order import Order, mixing_weights, rarity
 from ocr_finetune_trainer.data.recognition_samples import RecognitionTransform, frame_stride, width_buckets
 from ocr_finetune_trainer.geometry import RecognitionGeometry
 
@@ -61,6 +62,8 @@ class DataFeed:
         self._steps = steps
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
+        # The loader is ahead, in the next epoch at the end of this one; an order remembers one epoch at a time.
+        self._counted = copy(order)
         self._dataset = dataset
         self._transform = transform
         self._rank = rank
@@ -70,7 +73,7 @@ class DataFeed:
 
     def total(self, step: int) -> int:
         """Samples of a step over all ranks."""
-        return len(self.order.step(*divmod(step, self.steps_per_epoch)))
+        return len(self._counted.step(*divmod(step, self.steps_per_epoch)))
 
     @contextmanager
     def open(self, step: int) -> Iterator[Iterator[Batch]]:
@@ -87,7 +90,26 @@ class DataFeed:
             total_steps=self._steps,
         )
         with loader:
-            yield iter(loader)
+            yield self._never_empty(loader)
+
+    def _never_empty(self, loader: Loader) -> Iterator[Batch]:
+        """Gives a rank that has no sample in a step something to compute: the others wait for it in any case.
+
+        Such a batch has pictures and an empty `index`: it counts nothing, so what is in it does not matter, but it must be
+        the same in a run that was interrupted.
+        """
+        spare: Batch | None = None
+        for batch in loader:
+            if len(batch["index"]):
+                yield batch
+                continue
+            spare = spare or self._first_sample(loader)
+            yield {**spare, "index": batch["index"], "source": batch["source"]}
+
+    def _first_sample(self, loader: Loader) -> Batch:
+        steps = range(self.steps_per_epoch)
+        first = next(step for step in steps if len(loader.task(0, step).indices))
+        return {name: values[:1] for name, values in loader.batch(0, first).items()}
 
     def origins(self, indices: list[int]) -> list[str]:
         """Where samples come from, for messages."""
@@ -106,7 +128,7 @@ def make_order(dataset: DataSet, spec: OCRFineTuneSpec, *, geometry: Geometry, b
     buckets = None
     if isinstance(geometry, RecognitionGeometry):
         buckets = width_buckets(dataset, geometry=geometry, stride=frame_stride(spec.model.name))
-    weights = [source.weight for source in spec.dataset.train if source.weight is not None]
+    weights = mixing_weights(spec.dataset, dataset.source_names)
     oversample = spec.dataset.rare_characters == "oversample" and not weights
     return Order(
         len(dataset),
@@ -114,7 +136,7 @@ def make_order(dataset: DataSet, spec: OCRFineTuneSpec, *, geometry: Geometry, b
         seed=spec.training.seed,
         buckets=buckets,
         sources=dataset.sources,
-        weights=weights or None,
+        weights=weights,
         copies=rarity(dataset.texts) if oversample else None,
     )
 
