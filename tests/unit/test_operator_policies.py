@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocr_finetune_api.conditions import Phase
@@ -212,6 +212,7 @@ def test_only_steps_that_do_not_come_are_a_stall() -> None:
     assert progress.stalled_for(seen) == 0
 
 
+@example(loss=1.7975e308, eta=0.0)
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(allow_nan=True, allow_infinity=True))
 def test_numbers_that_json_does_not_know_never_reach_the_status(loss: float, eta: float) -> None:
     document = Progress(stage=Stage.TRAIN, loss=loss, eta_seconds=eta, updated_at=eta)

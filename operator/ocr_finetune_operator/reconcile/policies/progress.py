@@ -99,9 +99,10 @@ def _position(document: Progress) -> tuple[object, ...]:
 
 def _rounded(value: float | None) -> float | None:
     """Four significant digits are what a person reads; NaN and infinity are no JSON."""
-    if value is None or not math.isfinite(value):
+    if value is None:
         return None
-    return float(f"{value:.4g}")
+    rounded = float(f"{value:.4g}")  # which takes the largest numbers to infinity
+    return rounded if math.isfinite(rounded) else None
 
 
 def _duration(seconds: float | None) -> str:
