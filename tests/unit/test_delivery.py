@@ -119,6 +119,7 @@ def test_the_same_content_gives_the_same_archive(tmp_path, packed):
     pack(tmp_path / "export", again, name="plates")
 
     assert again.read_bytes() == packed[0].read_bytes()
+    assert again.read_bytes()[4:8] == bytes(4)  # gzip's time of writing
 
 
 def test_an_oci_layout_holds_the_archive_under_its_digest(tmp_path, packed):

@@ -48,6 +48,7 @@ def test_lines_of_a_page_are_drawn_together():
     alone, together = bootstrap(lines, mean), bootstrap(clustered(lines, names), mean)
 
     assert together.value == alone.value
+    assert clustered(lines, names)[7].tolist() == lines[140:160].sum(axis=0).tolist()
     assert together.high - together.low > 3 * (alone.high - alone.low)
     assert np.array_equal(clustered(lines, [""] * 2000), lines)
     with pytest.raises(ValueError, match="2000 samples but 1 groups"):
