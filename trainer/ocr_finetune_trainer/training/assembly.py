@@ -54,6 +54,7 @@ paddle.disable_signal_handler()
 
 # A batch twice as wide as the narrowest still goes through at once; wider ones are taken in parts.
 _WIDER = 2
+_OWN_DEVICE = "FLAGS_selected_gpus"  # the launcher's word for it
 TRACKERS = "OCRFT_TRACKERS"
 _LEAST_STORAGE_PATIENCE = 900.0
 
@@ -485,7 +486,7 @@ def _choose_device(config: RunConfig, ranks: Ranks) -> bool:
             hint=f"write devicesPerNode: {count} or less",
         )
     # The launcher shows each process its own device by its number on the node.
-    paddle.set_device(f"gpu:{os.environ.get('FLAGS_selected_gpus', str(ranks.local_rank)).split(',')[0]}")
+    paddle.set_device(f"gpu:{os.environ.get(_OWN_DEVICE, str(ranks.local_rank)).split(',')[0]}")
     return True
 
 

@@ -391,7 +391,7 @@ def _merit(item: Checkpoint) -> tuple[bool, float, int]:
 def _first_whole(
     found: Sequence[Checkpoint], damaged: Sequence[Damage], *, report: Callable[[Damage], None] | None
 ) -> Checkpoint | None:
-    tell = report or (lambda damage: None)
+    tell = report or (lambda _damage: None)
     for damage in damaged:
         tell(damage)
     for item in found:

@@ -13,6 +13,7 @@ import numpy as np
 from ocr_finetune_api.exit_codes import DivergedError
 from ocr_finetune_trainer.training.checkpoint import Progress, is_better
 from ocr_finetune_trainer.training.guards import Guard, Verdict
+from ocr_finetune_trainer.training.schedule import SAMPLES_EVERY
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -200,7 +201,7 @@ class Trainer:
             terms = dict(zip(names, values, strict=True))
             finite, norm = bool(result.finite), float(result.norm)
             self.recorder.looked(step=step, terms=terms, norm=norm, finite=finite, scale=self.step.scale.value)
-            if result.by_sample is not None:
+            if len(self.recorder.sources) > 1 and step % SAMPLES_EVERY == 0:
                 self._look_at_sources(result)
             if self.guard.watch(step=step, loss=terms["loss"], finite=finite, samples=samples) is Verdict.GO_BACK:
                 verdict = Verdict.GO_BACK
@@ -209,10 +210,12 @@ class Trainer:
 
     def _look_at_sources(self, result: StepResult) -> None:
         """The mean loss of each source of samples, over all ranks."""
-        losses, sources = result.by_sample.numpy(), result.sources
         count = len(self.recorder.sources)
-        sums = np.bincount(sources, weights=losses, minlength=count)
-        totals = self.ranks.sum([sums, np.bincount(sources, minlength=count).astype(np.float64)])
+        sums = np.zeros((2, count))
+        if result.by_sample is not None:
+            sums[0] = np.bincount(result.sources, weights=result.by_sample.numpy(), minlength=count)
+            sums[1] = np.bincount(result.sources, minlength=count)
+        totals = self.ranks.sum(sums)
         self.recorder.looked_at_sources(totals[0] / np.maximum(totals[1], 1.0), seen=totals[1] > 0)
 
     def _go_back(self) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Schedule", "Shape"]
+__all__ = ["SAMPLES_EVERY", "Schedule", "Shape"]
+
+# Steps between two looks at the losses of single samples, by which sources are told apart.
+SAMPLES_EVERY = 10
 
 Shape = Literal["cosine", "piecewise", "one-cycle", "linear", "constant"]
 

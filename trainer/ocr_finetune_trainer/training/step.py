@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from paddle import nn
 from ocr_finetune_trainer import models
 from ocr_finetune_trainer.losses.ctc import ctc_loss
 from ocr_finetune_trainer.training.scaling import LossScale
+from ocr_finetune_trainer.training.schedule import SAMPLES_EVERY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +32,6 @@ __all__ = ["Forward", "StepResult", "TrainStep", "normalize", "split"]
 # Keys of a batch that say something about its samples and are no input of the model or the loss.
 _ABOUT = frozenset({"image", "index", "valid_width", "valid_height", "source"})
 _BUCKET_MEGABYTES = 25
-SAMPLES_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +149,13 @@ class TrainStep:
         """
         paddle.seed((self._seed * 1_000_003 + step * 4_099 + self._ranks.rank) % (2**31))
         terms: dict[str, Any] = {}
-        samples: list[Any] | None = [] if self._look_at_samples and step % SAMPLES_EVERY == 0 else None
+        # A rank without samples computes something all the same: the others wait for it. It counts nothing.
+        counts = len(batch["index"]) > 0
+        samples: list[Any] | None = [] if counts and self._look_at_samples and step % SAMPLES_EVERY == 0 else None
         parts = split(batch, rows=self._settings.batch_size, most_pixels=self._most_pixels)
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            share = part["image"].shape[0] / total
+            share = part["image"].shape[0] / total if counts else 0.0
             with self._reduced_only_if(last), self._ranks.together() if last else contextlib.nullcontext():
                 losses = self._parallel(self._pictures(part), _targets(part), self._amp, samples)
                 # Data parallelism averages over ranks; what is wanted is the sum, divided by the count of all samples.
@@ -252,10 +255,7 @@ def split(batch: Batch, *, rows: int, most_pixels: int) -> list[Batch]:
     if parts <= 1:
         return [batch]
     edges = [count * part // parts for part in range(parts + 1)]
-    return [
-        {name: values[start:end] for name, values in batch.items()}
-        for start, end in zip(edges, edges[1:], strict=False)
-    ]
+    return [{name: values[start:end] for name, values in batch.items()} for start, end in itertools.pairwise(edges)]
 
 
 def _targets(part: Batch) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = run_config.read(options.config)
     workspace = Workspace(options.workspace, run_folder(config.run.name, config.run.uid))
     rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+    if rank > 0:
+        _log_to(workspace.logs / f"a{config.attempt}.x{options.execution}" / f"rank-{rank}.log")
     pulse = Pulse(options.folder, rank=rank, stop_file=workspace.stop_request).start()
     _stop_on_signal(pulse)
     ranks = Ranks.from_environment(waiting=pulse.waiting)
@@ -63,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pulse.finish(outcome)
     _leave(outcome.exit_code)
     return outcome.exit_code
+
+
+def _log_to(path: Path) -> None:
+    """Sends all output of this process, that of C++ too, to a file: the launcher keeps it in memory otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        logger.warning("%s: %s; the log stays with the launcher", path, error.strerror)
+        return
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
 
 
 def _stop_on_signal(pulse: Pulse) -> None:

@@ -1,0 +1,312 @@
+"""What training costs, and what it reaches: run `python benchmarks/training.py` on an otherwise idle machine.
+
+Every figure is a ratio of two things measured in this run, or a fact that does not depend on the clock. With `--peer PATH`
+(a checkout of PaddleOCR with what it needs installed) its training step and its blocking save are measured beside ours;
+without one those lines say that they are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training"))
+
+import cv2
+import numpy as np
+from training_rig import Job, digits, free_port, write_set
+
+from ocr_finetune_trainer.dictionary import Dictionary
+from ocr_finetune_trainer.training.pulse import read_outcome
+
+STEPS_TIMED = 15
+DIGIT_CHARACTERS = tuple("0123456789")
+
+
+def main() -> None:
+    """Runs what was asked for, and prints one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", type=Path, help="a checkout of PaddleOCR")
+    parser.add_argument("--only", choices=sorted(BENCHMARKS), action="append")
+    parser.add_argument("--epochs", type=int, default=12, help="of the lines of digits")
+    options = parser.parse_args()
+    for name in options.only or BENCHMARKS:
+        print(json.dumps({"benchmark": name, **BENCHMARKS[name](options)}), flush=True)
+
+
+def lines_of_digits(count: int, *, first: int, last: int, seed: int) -> list[tuple[np.ndarray, str]]:
+    """Lines of 3 to 6 real digits, drawn from the digits `first` to `last`: other lines hold other digits."""
+    pool = digits(last - first, start=first)
+    random = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        chosen = [pool[i] for i in random.integers(0, len(pool), random.integers(3, 7))]
+        picture = np.concatenate([picture for picture, _ in chosen], axis=1)
+        lines.append((picture, "".join(text for _, text in chosen)))
+    return lines
+
+
+def accuracy(options: argparse.Namespace) -> dict[str, Any]:
+    """Lines of digits: 2,000 to train, 400 unseen. The peer's end: 94.0 % after 30 epochs of batch 64."""
+    with tempfile.TemporaryDirectory() as folder:
+        training = {"epochs": options.epochs, "batchSize": 64, "workers": 1, "evaluate": {"every": "1 epoch"}}
+        job = Job(Path(folder) / "run", training)
+        _prepare(
+            job, lines_of_digits(2000, first=0, last=1400, seed=1), lines_of_digits(400, first=1400, last=1797, seed=2)
+        )
+        began = time.monotonic()
+        outcome, usage = _train(job)
+        wall = time.monotonic() - began
+        curve = [(event["step"], event["accuracy"]) for event in job.events("evaluated")]
+        seconds = outcome["metrics"]["seconds"]
+        steps = outcome["metrics"]["steps"]
+        reached = next((step for step, value in curve if value >= 0.94), None)
+        peer = 30 * 2000 / 64 * 0.63  # seconds of the peer on one core, by the issue's figure for its step
+        return {
+            "best": outcome["metrics"]["best"],
+            "stepsTo94Percent": reached,
+            "partOfTrainingTo94Percent": None if reached is None else round(reached / steps, 3),
+            "wallSeconds": round(wall, 1),
+            "trainingSeconds": seconds,
+            "cpuSeconds": round(usage, 1),
+            "cpuSecondsOfThePeerByItsStep": round(peer, 1),
+            "ratioOfCpuSeconds": round(usage / peer, 3),
+            "curve": curve,
+        }
+
+
+def scaling(_options: argparse.Namespace) -> dict[str, Any]:
+    """Samples a second of 2 processes on 2 cores against 1, with the same batch for each."""
+    speeds = {}
+    for processes in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            training = {
+                "epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 0, "augmentation": "none",
+                "evaluate": {"every": "100 epochs"},
+            }  # fmt: skip
+            job = Job(Path(folder) / "run", training, {}, {"device": "cpu", "devicesPerNode": processes})
+            _prepare(
+                job,
+                lines_of_digits(960, first=0, last=1400, seed=1),
+                lines_of_digits(16, first=1400, last=1797, seed=2),
+            )
+            _train(job, processes=processes)
+            lines = (job.workspace.folder / "scalars.jsonl").read_text(encoding="utf-8").splitlines()
+            values = [json.loads(line).get("train/samples_per_second") for line in lines]
+            speeds[processes] = [value for value in values if value][-1]
+    ratio = speeds[2] / speeds[1]
+    return {"samplesPerSecond": {n: round(v, 1) for n, v in speeds.items()}, "ratio": round(ratio, 2)}
+
+
+def overhead(_options: argparse.Namespace) -> dict[str, Any]:
+    """The part of a step of the small model that is neither forward, backward nor update."""
+    import paddle
+
+    from ocr_finetune_trainer import losses, models
+    from ocr_finetune_trainer.dictionary import targets
+    from ocr_finetune_trainer.geometry import recognition_geometry
+
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder) / "run", {"epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 1})
+        _prepare(job, digits(1400), digits(16, start=1400))
+        _train(job)
+        text = (job.root / "rank-0.train.prom").read_text(encoding="utf-8")
+    parts = {
+        line.split('part="')[1].split('"')[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("ocrft_train_part_seconds_sum")
+    }
+    steps = 2 * -(-1400 // 64)
+    paddle.seed(0)
+    name = "MobileNetV3_small_ctc"
+    model, loss = models.build(name, characters=10), losses.build(name)
+    optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
+    dictionary = Dictionary(DIGIT_CHARACTERS, use_space=False)
+    batch = {
+        key: paddle.to_tensor(value)
+        for key, value in targets([dictionary.encode(t) for _, t in digits(64)], guide="", size=10).items()
+    }
+    x = paddle.to_tensor(recognition_geometry(name).batch([picture for picture, _ in digits(64)]))
+
+    def bare() -> None:
+        loss(models.train_forward(model, x, batch), batch)["loss"].backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+    bare_seconds = _median(bare)
+    loop = (parts["data"] + parts["compute"] + parts["agree"]) / steps
+    return {
+        "secondsOfAStep": round(loop, 4),
+        "secondsOfABareStep": round(bare_seconds, 4),
+        "overhead": round(loop / bare_seconds - 1, 3),
+        "dataWait": round(parts["data"] / steps / loop, 3),
+    }
+
+
+def checkpoint_pause(options: argparse.Namespace) -> dict[str, Any]:
+    """How long the loop stands still for a checkpoint, against a save that waits for the disk."""
+    import paddle
+
+    from ocr_finetune_trainer import models
+    from ocr_finetune_trainer.training.average import Average
+    from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
+    from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
+    from ocr_finetune_trainer.training.ranks import Ranks
+    from ocr_finetune_trainer.training.saver import TrainingState
+    from ocr_finetune_trainer.training.scaling import LossScale
+    from ocr_finetune_trainer.training.writer import CheckpointWriter
+
+    model = models.build("PP-OCRv5_mobile_rec", characters=6000)
+    average = Average(models.build("PP-OCRv5_mobile_rec", characters=6000), of=model, decay=0.9)
+    optimizer = Optimizer(trainable(model), weight_decay=0.01)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        writer = CheckpointWriter(
+            root / "checkpoints",
+            fence=Fence(root / "fence", attempt=1, execution="e"),
+            keep_last=2,
+            patience_seconds=60,
+        )
+        state = TrainingState(
+            model=model, average=average, optimizer=optimizer, scale=LossScale(enabled=False),
+            ranks=Ranks(rank=0, world=1, local_rank=0), folder=root / "checkpoints", writer=writer,
+            manifest=Manifest(step=0, execution="e"),
+        )  # fmt: skip
+        step = 0
+
+        def pause() -> None:
+            nonlocal step
+            step += 1
+            state.save(Progress(step=step), metric=None, last=False)
+
+        def blocking() -> None:
+            nonlocal step
+            step += 1
+            state.save(Progress(step=step), metric=None, last=True)
+
+        def like_the_peer() -> None:
+            paddle.save(model.state_dict(), str(root / "latest.pdparams"))
+            paddle.save(optimizer._inner.state_dict(), str(root / "latest.pdopt"))  # noqa: SLF001
+            os.sync()
+
+        pauses = _median(pause, between=writer.wait)
+        return {
+            "pauseSeconds": round(pauses, 4),
+            "blockingSaveSeconds": round(_median(blocking, count=3), 4),
+            "paddleSaveSeconds": round(_median(like_the_peer, count=3), 4),
+            "ratioToOurBlockingSave": round(pauses / _median(blocking, count=3), 3),
+            "peer": _peer_note(options),
+        }
+
+
+def restart(_options: argparse.Namespace) -> dict[str, Any]:
+    """From the start of a process to the first step after a checkpoint, beyond importing Paddle."""
+    importing = _median(
+        lambda: subprocess.run([sys.executable, "-c", "import paddle"], check=True, capture_output=True), count=3
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        training = {"epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 1, "evaluate": {"every": "1 epoch"}}
+        job = Job(Path(folder) / "run", training)
+        _prepare(job, digits(640), digits(64, start=640))
+        _train(job)
+        job.training["epochs"] = 3
+        began = time.time()
+        _train(job)
+        times = [event["time"] for event in job.events("resumed")]
+        first = min((path.stat().st_mtime for path in job.workspace.folder.glob("tensorboard/*.a2")), default=times[-1])
+    return {"importSeconds": round(importing, 2), "beyondImport": round(max(first, times[-1]) - began - importing, 2)}
+
+
+def memory(_options: argparse.Namespace) -> dict[str, Any]:
+    """Peak resident memory of the process that trains the small model at batch 64."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder) / "run", {"epochs": 1, "batchSize": 64, "learningRate": 0.001, "workers": 0})
+        _prepare(job, lines_of_digits(640, first=0, last=1400, seed=1), digits(16, start=1400))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        _train(job)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {
+        "peakMebibytes": round(max(peak, before) / 1024),
+        "peerMebibytes": 683,
+        "peerFigure": "as measured for the issue",
+    }
+
+
+def _peer_note(options: argparse.Namespace) -> str:
+    return "measured by paddle.save above" if options.peer else "skipped: no --peer; paddle.save stands in for its save"
+
+
+def _prepare(job: Job, train: list[tuple[np.ndarray, str]], validation: list[tuple[np.ndarray, str]]) -> None:
+    cv2.setNumThreads(1)
+    workspace = job.workspace
+    write_set(workspace, "train", train)
+    write_set(workspace, "validation", validation)
+    Dictionary(DIGIT_CHARACTERS, use_space=False).save(workspace.dictionary)
+
+
+def _train(job: Job, *, processes: int = 1) -> tuple[dict[str, Any], float]:
+    """Trains in processes of its own; what the first reported, and the CPU seconds of all of them."""
+    folder = job.root
+    config = folder / "config.yaml"
+    config.write_text(job.config(devices_per_node=processes).to_yaml(), encoding="utf-8")
+    (folder / "rank-0.outcome").unlink(missing_ok=True)
+    port = free_port()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = []
+    for rank in range(processes):
+        gang = {
+            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": str(processes), "PADDLE_LOCAL_RANK": str(rank),
+            "PADDLE_MASTER": f"127.0.0.1:{port}", "PADDLE_CURRENT_ENDPOINT": f"127.0.0.1:{port + rank}",
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(f"127.0.0.1:{port + other}" for other in range(processes)),
+        }  # fmt: skip
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "ocr_finetune_trainer.training.worker", "--config", str(config),
+                 "--workspace", str(job.root), "--folder", str(folder), "--execution", "b"],
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | (gang if processes > 1 else {}),
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    for child in children:
+        _, errors = child.communicate()
+        if child.returncode:
+            sys.exit(errors.decode()[-3000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    outcome = read_outcome(folder, 0)
+    assert outcome is not None
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return outcome.values, used
+
+
+def _median(action: Callable[[], Any], *, count: int = 5, between: Callable[[], Any] = lambda: None) -> float:
+    times = []
+    for _ in range(count + 1):
+        between()
+        began = time.monotonic()
+        action()
+        times.append(time.monotonic() - began)
+    between()
+    return float(np.median(times[1:]))
+
+
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "accuracy": accuracy,
+    "scaling": scaling,
+    "overhead": overhead,
+    "checkpoint": checkpoint_pause,
+    "restart": restart,
+    "memory": memory,
+}
+
+
+if __name__ == "__main__":
+    main()
