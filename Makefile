@@ -61,7 +61,7 @@ generate: .venv/dev ## Makes the generated files again: the CRD and its copies
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock: .venv/bin/uv ## Locks the newest versions that pyproject.toml allows
 	@$(LOCK) --extra operator -o requirements/operator.txt
-	@$(LOCK) --extra trainer -o requirements/trainer.txt
+	@$(LOCK) --extra trainer --extra storage -o requirements/trainer.txt
 	@$(LOCK) --extra trainer --extra demo -o requirements/demo.txt
 	@$(LOCK) --extra operator --extra trainer --extra demo --group dev -o requirements/dev.txt
 

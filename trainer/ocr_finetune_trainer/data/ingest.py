@@ -31,9 +31,6 @@ from ocr_finetune_trainer.data.store import Shard
 from ocr_finetune_trainer.processes import end_with_parent
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Ingested", "ingest"]
@@ -243,13 +240,16 @@ def _samples(files: Files, record: Record, *, crop: bool, problems: list[Problem
         boxes = _checked(record, page.shape[1], page.shape[0], problems)
         return _cut_out(page, boxes, record, problems, lossless=content[:2] != b"\xff\xd8")
     picture = pictures.inspect(content)
-    return [(picture, "", _checked(record, picture.width, picture.height, problems))]
+    return [(picture, record.text, _checked(record, picture.width, picture.height, problems))]
 
 
 def _checked(record: Record, width: int, height: int, problems: list[Problem]) -> tuple[Box, ...]:
     """The boxes of a page; those that nothing can be learnt from are ignored, and named."""
     checked = []
     for number, box in enumerate(record.boxes or (), start=1):
+        if not box.points:  # a table's cell whose place is unknown
+            checked.append(box)
+            continue
         if not all(math.isfinite(x) and math.isfinite(y) for x, y in box.points):
             raise PictureError("bad-box", f"box {number} has corners that are not finite numbers", "draw it again")
         useless = "" if box.ignored else _useless(box, width, height)

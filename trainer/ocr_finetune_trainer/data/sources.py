@@ -191,6 +191,11 @@ class Opener:
             if error.errno is not None:  # of this machine's disk, not of the store
                 raise StorageError(f"{uri}: can't be copied here: {error.strerror}") from error
             raise InputMissingError(f"{uri}: can't be read ({error})") from error
+        except Exception as error:  # each store has exceptions of its own, for credentials most of all
+            raise InputMissingError(
+                f"{uri}: can't be read ({type(error).__name__}: {error})",
+                hint="give spec.credentials with this prefix and a secret, or the environment the store's tools read",
+            ) from error
 
     def options(self, uri: str) -> dict[str, Any]:
         """What fsspec opens the file system of an address with; exports are delivered with it, too."""
