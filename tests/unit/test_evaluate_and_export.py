@@ -219,6 +219,8 @@ def test_the_card_says_what_the_model_reaches_and_how_to_use_it(root, exported, 
     assert f"| accuracy | 0.0000 | {evaluated.metrics['best']['accuracy']:.4f} |" in card
     assert 'TextRecognition(model_name="PP-OCRv3_mobile_rec", model_dir="paddle")' in card
     assert "Apache-2.0" in card
+    assert "fine-tuned from random weights" in card
+    assert DataSet.open(context_for(root, Stage.EXPORT).workspace.data / "test").content_hash in card
 
 
 def test_a_format_that_reads_otherwise_fails_the_stage_and_replaces_nothing(exported, copy, monkeypatch):

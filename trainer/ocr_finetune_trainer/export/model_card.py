@@ -93,6 +93,7 @@ def model_card(
     *,
     step: int,
     data: str,
+    base: str,
     evaluation: Mapping[str, Any],
     checks: Mapping[str, Mapping[str, Any]],
     metric: str,
@@ -104,7 +105,8 @@ def model_card(
     Args:
         config: The run.
         step: Step of the checkpoint.
-        data: The data set in words, with its hash.
+        data: The data sets in words, with their hashes.
+        base: What it was made from, in words.
         evaluation: Metrics of the evaluation: `base`, `best`, `optimistic`.
         checks: Each format's check.
         metric: The metric that formats are compared by.
@@ -115,7 +117,7 @@ def model_card(
 
     spec = config.spec
     info = lookup(spec.model.name)
-    base, best = evaluation.get("base") or {}, evaluation.get("best") or {}
+    before, best = evaluation.get("base") or {}, evaluation.get("best") or {}
     # Without autoescaping: this is Markdown, and no browser reads it as HTML.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
     installed = versions()
@@ -124,7 +126,7 @@ def model_card(
     return environment.from_string(_CARD).render(
         run=config.run.name,
         purpose=_purpose(info.kind),
-        base="random weights" if spec.model.pretrained == "none" else f"weights: {spec.model.pretrained}",
+        base=base,
         model=info.name,
         serving_name=info.serving_name,
         step=step,
@@ -132,7 +134,7 @@ def model_card(
         set_name="validation" if evaluation.get("optimistic") else "test",
         optimistic=bool(evaluation.get("optimistic")),
         metrics=[
-            (name, _shown(base.get(name)), _shown(value))
+            (name, _shown(before.get(name)), _shown(value))
             for name, value in best.items()
             if isinstance(value, float | int)
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import posixpath
@@ -146,7 +147,8 @@ def _finish(
     card = model_card(
         context.config,
         step=subject.checkpoint.step if subject.checkpoint else 0,
-        data=f"{len(measured_on.dataset)} samples measured; content {measured_on.dataset.content_hash}",
+        data=_data(context, measured_on),
+        base=_base(context),
         evaluation=_evaluated(context),
         checks=checks,
         metric=exporter.checker.metric,
@@ -167,6 +169,31 @@ def _warnings(exporter: Exporter, small: Small | None) -> list[str]:
         if check.different and name not in smaller
     ]
     return [*warnings, *([small.note] if small is not None and not small.shipped else [])]
+
+
+def _data(context: StageContext, measured_on: HeldOutSet) -> str:
+    """The sets in words, each with the hash of its content."""
+    prepared = results.read(context.workspace.result(Stage.PREPARE))
+    details = prepared.details if prepared is not None else {}
+    counts, hashes = details.get("counts") or {}, details.get("contentHash") or {}
+    parts = [f"{name}: {count} samples, content {hashes.get(name, 'unknown')}" for name, count in counts.items()]
+    if measured_on.name not in counts:
+        parts.append(
+            f"{measured_on.name}: {len(measured_on.dataset)} samples, content {measured_on.dataset.content_hash}"
+        )
+    return "; ".join(parts)
+
+
+def _base(context: StageContext) -> str:
+    """What the model was made from."""
+    pretrained = context.spec.model.pretrained
+    if pretrained == "none":
+        return "random weights"
+    try:
+        source = json.loads((context.workspace.weights / "source.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return f"the weights {pretrained}"
+    return f"the weights {pretrained} (SHA-256 {source.get('sha256', 'unknown')})"
 
 
 def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:
