@@ -73,9 +73,11 @@ class OCRFineTuneError(Exception):
         problems: Every problem found, one sentence each, with its place.
         exit_code: What the process ends with.
         hint: What to do; empty if the message says it.
+        failure_class: What kind of failure it is, where the exit code alone would not say it; else None.
     """
 
     exit_code = ExitCode.INTERNAL
+    failure_class: FailureClass | None = None
 
     def __init__(self, *problems: str, hint: str = "", exit_code: ExitCode | None = None) -> None:
         super().__init__("\n".join(problems))

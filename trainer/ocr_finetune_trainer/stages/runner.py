@@ -138,7 +138,7 @@ def _failure(stage: Stage, error: BaseException, *, workspace: Workspace) -> Sta
         stage=stage,
         input_hash="",
         exit_code=int(problem.exit_code),
-        failure_class=class_of(problem.exit_code),
+        failure_class=problem.failure_class or class_of(problem.exit_code),
         message=problem.problems[0] if problem.problems else str(problem),
         hint=problem.hint,
         problems=list(problem.problems),

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from ocr_finetune_api.exit_codes import ExitCode, OCRFineTuneError
+from ocr_finetune_api.exit_codes import ExitCode, FailureClass, OCRFineTuneError
 
 __all__ = ["PROFILE", "STOP", "Outcome", "Pulse", "State", "ask", "read_outcome", "read_state"]
 
@@ -85,7 +85,10 @@ class Outcome:
 
     def error(self) -> OCRFineTuneError:
         """The failure as it was raised in the worker."""
-        return OCRFineTuneError(*self.problems, hint=self.hint, exit_code=ExitCode(self.exit_code))
+        error = OCRFineTuneError(*self.problems, hint=self.hint, exit_code=ExitCode(self.exit_code))
+        if "failureClass" in self.values:
+            error.failure_class = FailureClass(self.values["failureClass"])
+        return error
 
 
 class Pulse:
