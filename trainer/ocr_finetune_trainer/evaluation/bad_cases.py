@@ -76,7 +76,7 @@ def bad_pages(pages: Iterable[DetectedPage], *, texts: Callable[[int], Sequence[
 
 
 def write_bad_cases(folder: Path, cases: Sequence[BadCase], *, dataset: DataSet) -> int:
-    """Writes pictures, `Label.txt`, `fileState.txt` and `why.jsonl`; replaces what was there.
+    """Writes pictures, `Label.txt`, `fileState.txt` and `why.jsonl`; replaces what was there, by nothing if need be.
 
     Args:
         folder: Where to.
@@ -87,6 +87,8 @@ def write_bad_cases(folder: Path, cases: Sequence[BadCase], *, dataset: DataSet)
         How many samples the folder holds.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    if not cases:
+        return 0
     folder.mkdir(parents=True)
     labels, reasons = [], []
     for case in cases:

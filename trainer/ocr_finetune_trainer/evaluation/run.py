@@ -162,7 +162,7 @@ class EvaluationRun(ABC):
         return {
             "report": f"{folder}/report.html",
             "metrics": f"{folder}/metrics.json",
-            "badCases": f"{folder}/{BAD_CASES}",
+            **({"badCases": f"{folder}/{BAD_CASES}"} if (self.workspace.evaluation / BAD_CASES).is_dir() else {}),
         }
 
     @cached_property
