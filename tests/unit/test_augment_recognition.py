@@ -82,3 +82,16 @@ def test_the_smallest_model_gets_gentle_changes():
     gentle = augment.suited("MobileNetV3_small_ctc")
     assert (gentle.reverse, gentle.concatenate) == (0.0, 0.0)
     assert augment.suited("PP-OCRv5_mobile_rec", longest=40).longest == 40
+
+
+def test_the_pictures_of_the_documentation_are_current():
+    folder = Path(__file__).parents[2] / "docs/pictures/augmentation"
+    spec = importlib.util.spec_from_file_location("draw", folder / "draw.py")
+    drawing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawing)
+    assert {path.stem for path in folder.glob("*.jpg")} == set(drawing.operations()) >= set(OPERATIONS)
+    for name in drawing.operations():
+        shown = cv2.imread(str(folder / f"{name}.jpg"))
+        assert np.abs(shown.astype(int) - drawing.draw(name)).mean() < 6, (
+            f"{name}: run docs/pictures/augmentation/draw.py"
+        )
