@@ -78,11 +78,12 @@ class Proxy:
         async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
             if watches:
                 streamed = web.StreamResponse(status=answer.status)
-                await streamed.prepare(request)
                 # The operator was killed, or the connection is cut.
-                with contextlib.suppress(ConnectionError, TimeoutError), asyncio.timeout(self.cut_watches_after):
-                    async for chunk in answer.content.iter_any():
-                        await streamed.write(chunk)
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    async with asyncio.timeout(self.cut_watches_after):
+                        await streamed.prepare(request)
+                        async for chunk in answer.content.iter_any():
+                            await streamed.write(chunk)
                 return streamed
             data = await answer.read()
             changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")

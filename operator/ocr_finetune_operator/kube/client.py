@@ -1,10 +1,12 @@
-"""Requests to the API server: plain dictionaries in and out, each counted, no retries of its own.
+"""Requests to the API server: plain dictionaries in and out, each counted.
 
-Retries are the work queue's: whatever fails is decided anew from what is true then.
+What failed is not tried again here, but for what the server was too busy to begin with: retries are the work queue's,
+and are decided anew from what is true then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import ApiException, RESTClientObject
 
 from ocr_finetune_api import GROUP, PLURAL, VERSION
-from ocr_finetune_operator.kube.errors import ApiError, NotFoundError, UnreachableError, error_of
+from ocr_finetune_operator.kube.errors import ApiError, BusyError, NotFoundError, UnreachableError, error_of
 from ocr_finetune_operator.metrics import Metrics
 
 Manifest = dict[str, Any]
@@ -37,6 +39,8 @@ _RESOURCES: Mapping[str, str] = {
     "StorageClass": "apis/storage.k8s.io/v1/storageclasses",
     "Lease": "apis/coordination.k8s.io/v1/leases",
 }
+_BUSY_RETRIES = 3
+_LONGEST_WAIT = 5.0
 _NAME = re.compile(r"^[A-Za-z0-9][-A-Za-z0-9.:_]{0,252}$")
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -168,7 +172,18 @@ class Client:
         document: Manifest = json.loads(data)
         return document
 
-    async def _request(
+    async def _request(self, method: str, path: str, **options: Any) -> bytes:
+        """Sends a request; one that the API server was too busy to begin with is sent again when it says so."""
+        for _ in range(_BUSY_RETRIES):
+            try:
+                return await self._send(method, path, **options)
+            except BusyError as error:
+                if error.code != 429 or not error.retry_after:
+                    raise
+                await asyncio.sleep(min(error.retry_after, _LONGEST_WAIT))
+        return await self._send(method, path, **options)
+
+    async def _send(
         self,
         method: str,
         path: str,
