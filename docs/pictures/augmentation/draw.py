@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - a program, not a module
+# ruff: noqa: INP001
 """Draws the pictures of docs/reference/augmentation.md: each operation on one line of text, and on one page.
 
 python docs/pictures/augmentation/draw.py
