@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from ocr_finetune_operator.reconcile.limiter import Limiter
 from ocr_finetune_operator.reconcile.observation import Facts, Observation, Rules
 from ocr_finetune_operator.reconcile.policies import drift, failure, placement, progress
 from ocr_finetune_operator.reconcile.queue import WorkQueue
-from ocr_finetune_operator.reconcile.views import PodView, RunView
+from ocr_finetune_operator.reconcile.views import JobView, PodView, RunView
 
 SPEC: dict[str, Any] = {
     "model": {"name": "PP-OCRv5_mobile_rec"},
@@ -357,3 +358,33 @@ def test_a_profile_fills_in_and_the_run_wins(tmp_path: Any) -> None:
     with pytest.raises(Exception, match="imge") as refused:
         profiles.load(str(file))
     assert "b.queue" in str(refused.value)
+
+
+# ---- watches that are behind one another ----
+
+
+def _job(**fields: Any) -> JobView:
+    values: dict[str, Any] = {
+        "name": "r-prepare-1", "uid": "job", "owner_uid": "u" * 36, "stage": Stage.PREPARE, "attempt": 1,
+        "parallelism": 1, "suspended": False, "started": 900.0, "deleting": False, "complete": False, "failed": False,
+        "failure_message": "", "created": 900.0,
+    }  # fmt: skip
+    return JobView(**(values | fields))
+
+
+def test_a_job_that_ended_is_not_judged_by_pods_that_are_older() -> None:
+    """The watch of Jobs may be ahead of that of pods: a result that has not come yet is not lost."""
+    begun = decide(_observe(_run(), problems=())).draft.status
+    run = _run(status=begun.to_dict())
+    behind = _pod(0, job="r-prepare-1")
+    ended = _pod(
+        0, code=0, job="r-prepare-1", exit_message=StageResult(stage=Stage.PREPARE, input_hash="").short_form()
+    )
+    for job in (_job(complete=True), _job(failed=True)):
+        asked = decide(replace(_observe(run), jobs=(job,), pods=(behind,)))
+        assert [need.what for need in asked.needs] == ["pods"]
+    known = decide(replace(_observe(run), jobs=(_job(complete=True),), pods=(ended,)))
+    assert not known.needs
+    assert known.draft.status.stage(Stage.PREPARE).state is StageState.SUCCEEDED
+    read = replace(_observe(run, read_pods=frozenset({"r-prepare-1"})), jobs=(_job(complete=True),), pods=(behind,))
+    assert decide(read).draft.status.attempts[0].reason == "ResultLost"

@@ -121,12 +121,21 @@ def _look_at(case: Case, attempt: Attempt) -> Needs:
         _deleted_by_others(case, attempt)
         return ()
     pods = case.pods_of(found.name)
+    if found.finished and found.name not in case.observation.facts.read_pods and _behind(found, attempt, pods):
+        return (Need(what="pods", name=found.name),)
     if found.complete:
         _complete(case, attempt, pods)
         return ()
     if found.failed:
         return _failed(case, attempt, failure.root_cause(pods, nodes=attempt.nodes), found=None)
     return _look_at_unfinished(case, attempt, found, pods)
+
+
+def _behind(found: JobView, attempt: Attempt, pods: list[PodView]) -> bool:
+    """Whether the pods that are known may be older than the Job: each comes through a watch of its own."""
+    if len(pods) < found.parallelism or any(not one.terminal for one in pods):
+        return True
+    return results.of_job(pods, attempt.stage) is None if found.complete else not any(one.failed for one in pods)
 
 
 def _look_at_unfinished(case: Case, attempt: Attempt, found: JobView, pods: list[PodView]) -> Needs:

@@ -6,7 +6,7 @@ costs a request, never a wrong step: what is written is guarded by the run's res
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ocr_finetune_api.conditions import Phase
@@ -83,6 +83,13 @@ class Cache:
         else:
             pods[pod.name] = pod
         return key
+
+    def lose_pods(self, key: RunKey, job: str, *, there: Set[str]) -> None:
+        """Takes note that of a Job only the pods with these UIDs are there."""
+        pods = self._pods.get(key, {})
+        for name, pod in list(pods.items()):
+            if pod.job == job and pod.uid not in there:
+                pods[name] = replace(pod, gone=True)
 
     def drop_job(self, key: RunKey, name: str) -> None:
         """Forgets a Job of which the API server says that it does not exist."""

@@ -35,6 +35,7 @@ class Facts:
         gone_jobs: Jobs of which the API server says that they don't exist.
         nodes: Nodes that were looked at.
         logs: The last lines of pods' logs, by the pod's name.
+        read_pods: Jobs whose pods were read from the API server.
         blocked: Why the API server did not let the next attempt be made, a moment ago.
         refused: Why it never will.
     """
@@ -45,6 +46,7 @@ class Facts:
     gone_jobs: frozenset[str] = frozenset()
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    read_pods: frozenset[str] = frozenset()
     blocked: Problem | None = None
     refused: str = ""
 
@@ -87,7 +89,7 @@ class Need:
     """Something to ask the API server for before a decision can be made.
 
     Attributes:
-        what: preflight, snapshot, job, node or log.
+        what: preflight, snapshot, job, pods, node or log.
         name: Of what.
     """
 

@@ -17,6 +17,7 @@ from ocr_finetune_operator.constants import (
     ANNOTATION_CONTENT,
     ANNOTATION_STOP,
     CONTAINER,
+    LABEL_JOB_NAME,
     LABEL_RUN,
     MANAGER,
 )
@@ -212,6 +213,9 @@ class Reconciler:
                     return replace(facts, gone_jobs=facts.gone_jobs | {need.name})
                 self._cache.see_job(manifest)
                 return facts
+            case "pods":
+                await self._read_pods(key, need.name)
+                return replace(facts, read_pods=facts.read_pods | {need.name})
             case "node":
                 manifest = await self._node(need.name)
                 return replace(facts, nodes={**facts.nodes, need.name: NodeView.of(need.name, manifest)})
@@ -222,6 +226,14 @@ class Reconciler:
                 return replace(facts, logs={**facts.logs, need.name: text})
         msg = f"nobody knows how to ask for {need}"
         raise RuntimeError(msg)
+
+    async def _read_pods(self, key: RunKey, job: str) -> None:
+        """Reads the pods of a Job anew; those that are not there any more are gone."""
+        there = set()
+        async for manifest in self._client.pages("Pod", key[0], labels=f"{LABEL_JOB_NAME}={job}"):
+            self._cache.see_pod(manifest)
+            there.add(manifest["metadata"]["uid"])
+        self._cache.lose_pods(key, job, there=there)
 
     async def _node(self, name: str) -> Manifest | None:
         try:
