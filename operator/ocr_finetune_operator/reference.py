@@ -163,12 +163,12 @@ def states_picture() -> str:
     for before, after in pairwise(line):
         parts.append(_arrow(_edge(before, 1, 0), _edge(after, -1, 0)))
     parts += [
-        _arrow((400, 112), (400, 64), text="not admitted, or taken back", at=(275, 92)),
-        _arrow((440, 64), (440, 112), text="admitted", at=(446, 100)),
-        _arrow((570, 112), (570, 64), text="suspend", at=(576, 84)),
-        _arrow((610, 64), (610, 112), text="resume", at=(616, 100)),
+        _arrow((400, 112), (400, 64), text="not admitted, or taken back", at=(222, 92)),
+        _arrow((440, 64), (440, 112), text="admitted", at=(446, 92)),
+        _arrow((570, 112), (570, 64), text="suspend", at=(514, 92)),
+        _arrow((610, 64), (610, 112), text="resume", at=(616, 92)),
         _arrow((505, 192), (505, 250), text="a final failure", at=(512, 225)),
-        _arrow((445, 272), (80, 174), text="retryNonce: goes on at the failed stage", at=(150, 262)),
+        _arrow((445, 272), (80, 174), text="retryNonce: goes on at the failed stage", at=(110, 282)),
     ]
     colours = {"Succeeded": "#d9f2df", "Failed": "#f8dada", "Queued": "#fdf3d3", "Suspended": "#fdf3d3"}
     for name, (x, y) in _BOXES.items():
