@@ -104,7 +104,7 @@ def our_set(folder: Path) -> Any:
         seen = inspect(content)
         row: dict[str, Any] = dict.fromkeys((field.name for field in store.SHARD_INDEX), 0)
         row |= dict.fromkeys(("group", "split", "path", "place", "converted"), "")
-        index.append({**row, "text": label, "width": seen.width, "height": seen.height})
+        index.append({**row, "cells": b"", "text": label, "width": seen.width, "height": seen.height})
     pictures = [{"image": content, **nothing} for content, _ in contents]
     shard = write_shard(cache, "lines", pictures=pictures, index=index, about={})
     rows = (

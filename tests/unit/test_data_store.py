@@ -17,7 +17,8 @@ from ocr_finetune_trainer.data.store import ROWS_A_BATCH, DataSet, Shard, ViewRo
 
 INDEX = {
     "text": "", "width": 1, "height": 1, "boxes": -1, "group": "", "split": "", "path": "p", "place": "l:1",
-    "converted": "", "bytes": 1, "contrast": 9, "brightness": 9, "hash_across": 1, "hash_down": 2, "digest": 3,
+    "converted": "", "cells": b"", "bytes": 1, "contrast": 9, "brightness": 9, "hash_across": 1, "hash_down": 2,
+    "digest": 3,
 }  # fmt: skip
 
 

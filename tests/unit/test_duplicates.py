@@ -10,11 +10,17 @@ from ocr_finetune_trainer.data.duplicates import DISTANCE, candidates, find, loo
 from ocr_finetune_trainer.data.pictures import decode, encode, inspect
 
 
-def digest_and_hashes(pictures):
+def describe_all(pictures):
     inspected = [inspect(encode(picture, lossless=True)) for picture in pictures]
     across, down = (np.array([i.hashes[k] for i in inspected], dtype=np.uint64) for k in (0, 1))
     digest = np.array([hash(i.content) & (2**63 - 1) for i in inspected], dtype=np.uint64)
-    return across, down, digest
+    cells = np.stack([np.frombuffer(i.cells, dtype=np.uint8) for i in inspected])
+    return across, down, digest, cells, np.array([i.width / i.height for i in inspected])
+
+
+def find_all(pictures):
+    across, down, digest, cells, ratios = describe_all(pictures)
+    return find(across, down, digest, cells=cells, ratios=ratios, picture=lambda index: pictures[index])
 
 
 def test_copies_are_found_and_others_are_not():
@@ -22,7 +28,7 @@ def test_copies_are_found_and_others_are_not():
     smaller = cv2.resize(originals[3], (120, 36), interpolation=cv2.INTER_AREA)
     worse = decode(encode(originals[7], lossless=False))
     pictures = [*originals, smaller, worse, originals[9]]
-    exact, near = find(*digest_and_hashes(pictures), picture=lambda index: pictures[index])
+    exact, near = find_all(pictures)
     assert exact.tolist() == [[9, 42]]
     assert near.tolist() == [[3, 40], [7, 41]]
 
@@ -37,7 +43,7 @@ def test_different_handwritten_digits_are_different():
         )
         for image in images
     ]
-    exact, near = find(*digest_and_hashes(pictures), picture=lambda index: pictures[index])
+    exact, near = find_all(pictures)
     assert (len(exact), len(near)) == (0, 0)
 
 

@@ -64,6 +64,7 @@ class Catalogue:
         given: int8 (N,): the side its source gives it, or -1.
         across: uint64 (N,): perceptual hash.
         down: uint64 (N,): perceptual hash.
+        cells: uint8 (N, 64): mean brightness of 8x8 parts of the picture.
         digest: uint64 (N,): hash of the picture's bytes.
         contrast: uint8 (N,): of the picture.
         brightness: uint8 (N,): of the picture.
@@ -86,6 +87,7 @@ class Catalogue:
     given: NDArray[np.int8]
     across: NDArray[np.uint64]
     down: NDArray[np.uint64]
+    cells: NDArray[np.uint8]
     digest: NDArray[np.uint64]
     contrast: NDArray[np.uint8]
     brightness: NDArray[np.uint8]
@@ -201,6 +203,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
             columns["group"].append(_groups(table, part.name, group_by, pattern))
             given = [part.side if part.side >= 0 else _SIDES[side] for side in _strings(table, "split")]
             columns["given"].append(np.asarray(given, dtype=np.int8))
+            columns["cells"].append(_cells(table))
             for name, theirs in _COLUMNS.items():
                 if theirs:
                     columns[name].append(numbers(table, theirs))
@@ -210,7 +213,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
                     converted[reason] = converted.get(reason, 0) + 1
             shards.append(shard)
     whole = {
-        name: np.concatenate(values) if values else np.zeros(0, dtype=_TYPES.get(name, np.int32))
+        name: np.concatenate(values) if values else np.zeros(_SHAPES.get(name, (0,)), dtype=_TYPES.get(name, np.int32))
         for name, values in columns.items()
     }
     return Catalogue(
@@ -220,12 +223,20 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
 
 # Columns of the catalogue, and those of the shards' indexes that they are read from; empty: made here.
 _COLUMNS = {
-    "shard": "", "row": "", "source": "", "group": "", "given": "", "width": "width", "height": "height",
+    "cells": "", "shard": "", "row": "", "source": "", "group": "", "given": "", "width": "width", "height": "height",
     "boxes": "boxes", "across": "hash_across", "down": "hash_down", "digest": "digest", "contrast": "contrast",
     "brightness": "brightness", "encoded": "bytes",
 }  # fmt: skip
-_TYPES = {"group": np.uint64, "across": np.uint64, "down": np.uint64, "digest": np.uint64, "given": np.int8,
-          "contrast": np.uint8, "brightness": np.uint8}  # fmt: skip
+_SHAPES = {"cells": (0, 64)}
+_TYPES = {
+    "cells": np.uint8, "group": np.uint64, "across": np.uint64, "down": np.uint64, "digest": np.uint64, "given": np.int8,
+    "contrast": np.uint8, "brightness": np.uint8,
+}  # fmt: skip
+
+
+def _cells(table: pa.Table) -> NDArray[np.uint8]:
+    content: list[Any] = table.column("cells").to_pylist()
+    return np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 64)
 
 
 def _groups(table: pa.Table, source: str, group_by: str, pattern: re.Pattern[str] | None) -> NDArray[np.uint64]:

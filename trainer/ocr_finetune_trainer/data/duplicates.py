@@ -8,6 +8,7 @@ two different sevens of one writer stay two pictures, and one picture saved twic
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,6 +21,7 @@ __all__ = ["candidates", "find", "looks_same"]
 
 DISTANCE = 7  # bits of 128; the comparison of the pictures decides
 _BANDS = 8  # any two hashes within DISTANCE share at least one of 8 bands of 16 bits
+_CHUNK = 65536
 _NEIGHBOURS = 16  # pictures of one band, sorted by hash, that each is compared with: blank ones would make it quadratic
 
 
@@ -61,22 +63,29 @@ def looks_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
         first: uint8 (H, W, 3), BGR.
         second: As `first`.
     """
+    return _same(_reduced(first), _reduced(second))
+
+
+def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture in grey, 64 rows at most: small enough to keep thousands of them."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    height, width = grey.shape
+    if height > 64:
+        grey = cv2.resize(grey, (max(1, round(64 * width / height)), 64), interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def _same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     ratio = (first.shape[1] / first.shape[0]) / (second.shape[1] / second.shape[0])
     if not 0.9 < ratio < 1.1:
         return False
     # One width for both: two ratios that are nearly equal may round to different ones.
     wide = int(np.clip(round(32 * first.shape[1] / first.shape[0]), 8, 256))
-    a, b = (_small(picture, wide=wide) for picture in (first, second))
+    a, b = (cv2.resize(p, (wide, 32), interpolation=cv2.INTER_AREA).astype(np.float32) for p in (first, second))
     spread = max(float(a.std()), float(b.std()))
     if spread < 4.0:
         return abs(float(a.mean()) - float(b.mean())) < 8.0
-    difference = float(np.abs(a - b).mean())
-    return difference < 0.06 * spread + 1.0
-
-
-def _small(picture: NDArray[np.uint8], *, wide: int) -> NDArray[np.float32]:
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(grey, (wide, 32), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    return float(np.abs(a - b).mean()) < 0.06 * spread + 1.0
 
 
 def find(
@@ -84,6 +93,8 @@ def find(
     down: NDArray[np.uint64],
     digest: NDArray[np.uint64],
     *,
+    cells: NDArray[np.uint8],
+    ratios: NDArray[np.float64],
     picture: Callable[[int], NDArray[np.uint8]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Finds exact and near duplicates.
@@ -92,7 +103,9 @@ def find(
         across: uint64 (N,): first hash of each picture.
         down: uint64 (N,): second hash.
         digest: uint64 (N,): hash of each picture's bytes.
-        picture: Gives a picture by number, for the comparison of those that are proposed.
+        cells: uint8 (N, 64): mean brightness of 8x8 parts of each picture.
+        ratios: float64 (N,): width over height.
+        picture: Gives a picture by number, for the comparison of those that are left then.
 
     Returns:
         Exact pairs and near pairs, int64 (M, 2) each. Of many equal pictures each is paired with the one before it.
@@ -102,9 +115,20 @@ def find(
     exact = np.stack([order[equal], order[equal + 1]], axis=1).astype(np.int64)
     proposed = candidates(across, down)
     proposed = proposed[digest[proposed[:, 0]] != digest[proposed[:, 1]]]
-    near = [pair for pair in proposed if _is_same(picture, pair)]
+    proposed = proposed[_alike(proposed, cells, ratios)]
+    reduced = lru_cache(maxsize=8192)(lambda index: _reduced(picture(index)))
+    near = [pair for pair in proposed if _same(reduced(int(pair[0])), reduced(int(pair[1])))]
     return exact, np.asarray(near, dtype=np.int64).reshape(-1, 2)
 
 
-def _is_same(picture: Callable[[int], NDArray[np.uint8]], pair: NDArray[np.int64]) -> bool:
-    return looks_same(picture(int(pair[0])), picture(int(pair[1])))
+def _alike(pairs: NDArray[np.int64], cells: NDArray[np.uint8], ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which pairs may be the same by shape and coarse brightness; cheap, and not stricter than `looks_same`."""
+    keep = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), _CHUNK):
+        part = pairs[start : start + _CHUNK]
+        ratio = ratios[part[:, 0]] / ratios[part[:, 1]]
+        first, second = (cells[part[:, side]].astype(np.int16) for side in (0, 1))
+        spread = np.maximum(first.std(axis=1), second.std(axis=1))
+        difference = np.abs(first - second).mean(axis=1)
+        keep[start : start + _CHUNK] = (ratio > 0.9) & (ratio < 1.1) & (difference < 0.2 * spread + 3.0)
+    return keep

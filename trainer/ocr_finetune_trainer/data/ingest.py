@@ -37,7 +37,7 @@ __all__ = ["Ingested", "ingest"]
 
 RECORDS_A_SHARD = 4096
 BYTES_A_SHARD = 128 << 20
-_VERSION = 1  # of what a shard holds for a given record; raise it when that changes
+_VERSION = 2  # of what a shard holds for a given record; raise it when that changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +317,7 @@ def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ..
         "bytes": len(picture.content),
         "contrast": picture.contrast,
         "brightness": picture.brightness,
+        "cells": picture.cells,
         "hash_across": picture.hashes[0],
         "hash_down": picture.hashes[1],
         "digest": int.from_bytes(digest, "big"),

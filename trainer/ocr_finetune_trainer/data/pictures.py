@@ -55,6 +55,7 @@ class Picture:
         height: Rows, after its orientation has been applied.
         converted: Why `content` is not the original; empty if it is.
         hashes: Two perceptual hashes of 64 bits: where it gets brighter from left to right, and from top to bottom.
+        cells: Mean brightness of 8x8 parts, row by row: 64 bytes.
         contrast: Largest less smallest brightness of a 32x32 thumbnail, 0-255.
         brightness: Mean brightness of that thumbnail.
     """
@@ -64,6 +65,7 @@ class Picture:
     height: int
     converted: str
     hashes: tuple[int, int]
+    cells: bytes
     contrast: int
     brightness: int
 
@@ -130,12 +132,14 @@ def describe(picture: NDArray[np.uint8], content: bytes) -> Picture:
 
 
 def _described(content: bytes, size: tuple[int, int], thumbnail: NDArray[np.uint8], *, converted: str = "") -> Picture:
+    cells = _cells(thumbnail)
     return Picture(
         content=content,
         width=size[0],
         height=size[1],
         converted=converted,
-        hashes=difference_hashes(thumbnail),
+        hashes=_hashes(cells),
+        cells=cells.tobytes(),
         contrast=int(thumbnail.max()) - int(thumbnail.min()),
         brightness=int(thumbnail.mean()),
     )
@@ -239,8 +243,15 @@ def difference_hashes(thumbnail: NDArray[np.uint8]) -> tuple[int, int]:
     Args:
         thumbnail: uint8 (32, 32).
     """
-    cells = np.asarray(cv2.resize(thumbnail, (8, 8), interpolation=cv2.INTER_AREA))
-    # Each of 8x8 cells against its neighbour; the last one against the first.
+    return _hashes(_cells(thumbnail))
+
+
+def _cells(thumbnail: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(thumbnail, (8, 8), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _hashes(cells: NDArray[np.uint8]) -> tuple[int, int]:
+    """Each of 8x8 cells against its neighbour; the last one against the first."""
     brighter = np.stack([np.roll(cells, -1, axis=1) > cells, np.roll(cells, -1, axis=0) > cells])
     values = np.packbits(brighter).view(">u8")
     return int(values[0]), int(values[1])

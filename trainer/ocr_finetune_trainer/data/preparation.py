@@ -353,7 +353,12 @@ def _label_problem(catalogue: Catalogue, index: int, problem: LabelProblem) -> P
 def _split(settings: Settings, found: Examination) -> None:
     catalogue = found.catalogue
     found.exact, found.near = duplicates.find(
-        catalogue.across, catalogue.down, catalogue.digest, picture=catalogue.picture
+        catalogue.across,
+        catalogue.down,
+        catalogue.digest,
+        cells=catalogue.cells,
+        ratios=catalogue.width / np.maximum(catalogue.height, 1),
+        picture=catalogue.picture,
     )
     pairs = np.concatenate([found.exact, found.near])
     given = catalogue.given.copy()

@@ -63,6 +63,7 @@ SHARD_INDEX: pa.Schema = _schema(
         ("bytes", pa.int32()),
         ("contrast", pa.uint8()),
         ("brightness", pa.uint8()),
+        ("cells", pa.binary()),
         ("hash_across", pa.uint64()),
         ("hash_down", pa.uint64()),
         ("digest", pa.uint64()),
