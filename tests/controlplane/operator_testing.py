@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "ocrft-system"
+# Deadlines only matter where something is broken; a busy machine takes half a minute to start a process.
+PATIENCE = 120.0
 # Everything that takes minutes in a cluster takes fractions of a second here.
 QUICK = {
     "backoff-base": "0.2",
@@ -63,6 +65,7 @@ class Operator:
         """Waits until it has seen all runs."""
         wait_for(
             lambda: self.get("/readyz") is not None,
+            timeout=PATIENCE,
             describe=lambda: f"the operator to be ready; its log:\n{self.process.tail()}",
         )
         return self
@@ -198,7 +201,7 @@ class World:
         """Creates a run."""
         return self.kube.create(manifest(self.namespace, name, **spec))
 
-    def wait(self, holds: Callable[[Manifest], object], name: str = "plates", *, timeout: float = 30.0) -> Manifest:
+    def wait(self, holds: Callable[[Manifest], object], name: str = "plates", *, timeout: float = PATIENCE) -> Manifest:
         """Waits until a run's status is as told, and returns the status."""
         found = self.kube.wait(
             "OCRFineTune", name, self.namespace, lambda run: holds(run.get("status") or {}), timeout=timeout
@@ -206,7 +209,7 @@ class World:
         status: Manifest = found["status"]
         return status
 
-    def wait_phase(self, phase: str, name: str = "plates", *, timeout: float = 30.0) -> Manifest:
+    def wait_phase(self, phase: str, name: str = "plates", *, timeout: float = PATIENCE) -> Manifest:
         """Waits for a phase, and returns the status."""
         return self.wait(lambda status: status.get("phase") == phase, name, timeout=timeout)
 
@@ -220,7 +223,7 @@ class World:
         found = self.kube.list("Job", self.namespace, labels=labels)
         return [one["metadata"]["name"] for one in sorted(found, key=_age)]
 
-    def job(self, name: str, *, timeout: float = 30.0) -> Manifest:
+    def job(self, name: str, *, timeout: float = PATIENCE) -> Manifest:
         """Waits for a Job."""
         return self.kube.wait("Job", name, self.namespace, lambda _: True, timeout=timeout)
 
@@ -232,7 +235,7 @@ class World:
             ready = [pod for pod in found if pod["status"].get("phase") == "Running"]
             return ready if len(ready) == count else None
 
-        return wait_for(look, describe=f"{count} running pods of {job}")
+        return wait_for(look, describe=f"{count} running pods of {job}", timeout=PATIENCE)
 
     def events(self, reason: str) -> list[str]:
         """The messages of the events with a reason."""
@@ -240,9 +243,11 @@ class World:
 
     def wait_event(self, reason: str) -> str:
         """Waits for an event."""
-        return wait_for(lambda: self.events(reason), describe=f"an event {reason}")[0]
+        return wait_for(lambda: self.events(reason), describe=f"an event {reason}", timeout=PATIENCE)[0]
 
-    def condition(self, kind: str, status: str = "True", name: str = "plates", *, timeout: float = 30.0) -> Manifest:
+    def condition(
+        self, kind: str, status: str = "True", name: str = "plates", *, timeout: float = PATIENCE
+    ) -> Manifest:
         """Waits for a condition."""
         found = self.wait(lambda s: condition({"status": s}, kind, status), name, timeout=timeout)
         said = condition({"status": found}, kind, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kube_testing.client import ApiError, condition
 from kube_testing.processes import wait_for
-from operator_testing import LABEL_STAGE, Operator, World, fails, progress_server, result, succeeds
+from operator_testing import LABEL_STAGE, PATIENCE, Operator, World, fails, progress_server, result, succeeds
 
 from ocr_finetune_api.plan import Stage
 
@@ -19,7 +19,7 @@ def test_suspend_stops_with_a_checkpoint_and_resume_goes_on(operator: Operator, 
     world.running("plates-train-1")
     world.patch({"policy": {"suspend": True}})
     status = world.wait_phase("Suspended")
-    world.kube.wait_gone("Job", "plates-train-1", world.namespace)
+    world.kube.wait_gone("Job", "plates-train-1", world.namespace, timeout=PATIENCE)
     assert condition({"status": status}, "Suspended")
     # While it rests, its shape may change.
     world.patch({"distributed": {"nodes": 2}})
@@ -158,7 +158,7 @@ def test_a_stop_ends_the_run_and_keeps_its_checkpoint(operator: Operator, world:
     world.kube.patch("OCRFineTune", "plates", world.namespace, annotations)
     status = world.wait_phase("Failed")
     assert condition({"status": status}, "Failed")["reason"] == "Stopped"  # type: ignore[index]
-    world.kube.wait_gone("Job", "plates-train-1", world.namespace)
+    world.kube.wait_gone("Job", "plates-train-1", world.namespace, timeout=PATIENCE)
 
 
 def test_progress_is_pulled_shown_and_never_trusted(operator: Operator, world: World) -> None:
@@ -215,7 +215,7 @@ def test_a_made_claim_is_kept_unless_told_otherwise(operator: Operator, world: W
         world.create(name, workspace={"size": "1Gi", "reclaimPolicy": policy})
         world.job(f"{name}-prepare-1")
         world.kube.delete("OCRFineTune", name, world.namespace)
-    world.kube.wait_gone("Job", "gone-prepare-1", world.namespace)
+    world.kube.wait_gone("Job", "gone-prepare-1", world.namespace, timeout=PATIENCE)
 
     def claims() -> bool:
         found = world.kube.list("PersistentVolumeClaim", world.namespace)
@@ -237,7 +237,7 @@ def test_delete_and_create_again_under_the_same_name(operator: Operator, world: 
     finalizer = {"metadata": {"finalizers": ["test.ocrfinetune.dev/hold"]}}
     world.kube.patch("Job", "plates-prepare-1", world.namespace, finalizer)
     world.kube.delete("OCRFineTune", "plates", world.namespace)
-    world.kube.wait_gone("OCRFineTune", "plates", world.namespace)
+    world.kube.wait_gone("OCRFineTune", "plates", world.namespace, timeout=PATIENCE)
     second = world.create()
     said = world.wait(lambda s: any(c["reason"] == "NameConflict" for c in s.get("conditions", [])))
     assert said["phase"] == "Preparing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kube_testing.client import Manifest
 from kube_testing.processes import wait_for
-from operator_testing import LABEL_RUN, LABEL_STAGE, Operator, World, progress_server, result, succeeds
+from operator_testing import LABEL_RUN, LABEL_STAGE, PATIENCE, Operator, World, progress_server, result, succeeds
 
 from ocr_finetune_api.plan import Stage
 
@@ -54,12 +54,11 @@ def test_each_class_of_failure_ends_or_is_retried_as_it_should(operator: Operato
 def test_the_root_cause_is_the_rank_that_failed_by_itself(operator: Operator, world: World) -> None:
     succeeds(world.pods, Stage.PREPARE)
     train = {LABEL_STAGE: "train"}
-    world.create(distributed={"nodes": 3}, policy={"maxRestarts": 0})
-    world.running("plates-train-1", 3)
-    # Rank 0 notices at once that it lost a peer, and says so; rank 2 crashed and can't say anything.
+    # Rank 2 crashes and can't say anything; rank 0 notices that it lost a peer, and says so.
     lost = result(Stage.TRAIN, 69, message="a peer is gone")
-    world.pods.exits(code=139, index=2, labels=train)
-    world.pods.exits(code=69, message=lost, index=0, labels=train)
+    world.pods.exits(code=139, index=2, after=2.0, labels=train)
+    world.pods.exits(code=69, message=lost, index=0, after=2.2, labels=train)
+    world.create(distributed={"nodes": 3}, policy={"maxRestarts": 0})
     failure = world.wait_phase("Failed")["failure"]
     assert (failure["class"], failure["rank"], failure["exitCode"]) == ("Internal", 2, 139)
 
@@ -132,7 +131,7 @@ def test_a_stall_is_an_unchanged_step_while_reachable(operator: Operator, world:
         failure = world.wait_phase("Failed")["failure"]
     assert failure["class"] == "Stalled"
     assert "step 7" in failure["message"]
-    world.kube.wait_gone("Job", "plates-train-1", world.namespace)
+    world.kube.wait_gone("Job", "plates-train-1", world.namespace, timeout=PATIENCE)
 
 
 def test_ranks_that_never_meet_are_given_up(operator: Operator, world: World) -> None:
@@ -235,4 +234,4 @@ def test_a_run_has_only_so_much_time(operator: Operator, world: World) -> None:
     world.create(policy={"activeDeadline": "2s"})
     status = world.wait_phase("Failed")
     assert "activeDeadline" in status["failure"]["message"]
-    world.kube.wait_gone("Job", "plates-train-1", world.namespace)
+    world.kube.wait_gone("Job", "plates-train-1", world.namespace, timeout=PATIENCE)
