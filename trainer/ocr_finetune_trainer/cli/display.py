@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from ocr_finetune_api.exit_codes import ExitCode
 from ocr_finetune_api.model_table import TABLE, Kind
@@ -46,11 +47,12 @@ class RunDisplay:
         self._live = err.is_terminal and not quiet
         self._bars = Bars(
             TextColumn("{task.fields[mark]} [bold]{task.description:<9}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.percentage:>4.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}", table_column=None),
+            BarColumn(bar_width=20, table_column=Column(min_width=20)),
+            TextColumn("{task.percentage:>4.0f}%", table_column=Column(min_width=5)),
+            TimeElapsedColumn(table_column=Column(min_width=7)),
+            TextColumn("{task.fields[detail]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=err,
+            expand=True,
             disable=not self._live,
         )
         self._tasks: dict[Stage, TaskID] = {}
