@@ -209,6 +209,26 @@ def _version(world: World, name: str) -> str:
     return version
 
 
+def test_a_claim_that_kubernetes_refuses_is_told(operator: Operator, world: World) -> None:
+    world.create(workspace={"size": "1Gi", "storageClassName": "Not A Name"})
+    world.create("quota", workspace={"size": "5Gi"})
+    said = world.condition("Accepted", "False")
+    assert said["reason"] in ("StorageClassMissing", "Refused")
+    world.condition("Accepted", name="quota")
+    limit = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "storage", "namespace": world.namespace},
+        "spec": {"hard": {"requests.storage": "6Gi"}},
+    }
+    world.kube.create(limit)
+    world.kube.wait("ResourceQuota", "storage", world.namespace, lambda one: one.get("status", {}).get("used"))
+    world.create("greedy", workspace={"size": "50Gi"})
+    said = world.condition("Accepted", "False", "greedy")
+    assert said["reason"] == "Forbidden"
+    assert "exceeded quota" in said["message"]
+
+
 HOSTILE = "'; rm -rf / #$(reboot)`reboot`\"\n\t\x07{{.}}%s\\"
 
 

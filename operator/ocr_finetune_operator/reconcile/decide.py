@@ -22,7 +22,7 @@ from ocr_finetune_operator import names, profiles
 from ocr_finetune_operator.builders import claim, config_map
 from ocr_finetune_operator.reconcile import attempts
 from ocr_finetune_operator.reconcile.draft import Create, Delete, Draft
-from ocr_finetune_operator.reconcile.observation import Need, Observation
+from ocr_finetune_operator.reconcile.observation import Need, Observation, Problem
 from ocr_finetune_operator.reconcile.policies.drift import Accepted, effective
 from ocr_finetune_operator.reconcile.views import iso, timestamp
 
@@ -100,7 +100,7 @@ def _draft_run(draft: Draft, observation: Observation, live: OCRFineTuneSpec | N
     profile = observation.rules.profiles.get(live.profile or profiles.DEFAULT)
     accepted = Accepted(spec=live, profile=profile)
     spec = profiles.apply(live, profile)
-    problems = observation.facts.problems
+    problems = _obstacles(observation)
     if problems is None:
         return Decision(draft=draft, needs=(Need(what="preflight"),), spec=spec)
     if problems:
@@ -112,6 +112,14 @@ def _draft_run(draft: Draft, observation: Observation, live: OCRFineTuneSpec | N
     _accept(draft, observation, accepted, spec)
     needs = attempts.proceed(draft, observation, spec)
     return Decision(draft=draft, needs=needs, spec=spec)
+
+
+def _obstacles(observation: Observation) -> tuple[Problem, ...] | None:
+    """Why the run can't be accepted; None if nobody has looked yet."""
+    facts = observation.facts
+    if facts.refused:
+        return (Problem(reason="Refused", message=f"Kubernetes refuses what the run needs: {facts.refused}"),)
+    return (facts.blocked,) if facts.blocked is not None else facts.problems
 
 
 def _accept(draft: Draft, observation: Observation, accepted: Accepted, spec: OCRFineTuneSpec) -> None:

@@ -44,6 +44,7 @@ LOG_LINES = 40
 LOG_BYTES = 2048
 # Changes that only inform people wait this long for what comes with them.
 COALESCE_SECONDS = 2.0
+SOON_SECONDS = 0.2
 _MAX_ROUNDS = 8
 _SELECTS = ("selector", "podSelector", "ingress")
 _FINAL = (Phase.SUCCEEDED, Phase.FAILED)
@@ -274,13 +275,13 @@ class Reconciler:
                 await self._do(key, run, action)
         except BlockedError as error:
             memory.blocked = error.problem
-            return 0.0
+            return SOON_SECONDS
         except InvalidError as error:
             if not draft.after:
                 raise
             logger.warning("refused: %s", error.message, extra={"run": "/".join(key)})
             memory.refused = error.message[:1024]
-            return 0.0
+            return SOON_SECONDS
         memory.refused = ""
         self._observe(key, draft)
         return draft.look_again
