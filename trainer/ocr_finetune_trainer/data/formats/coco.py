@@ -89,20 +89,25 @@ def _annotations(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _read(request: Request, name: str, values: Mapping[str, Any], *, split: str) -> Iterator[Record | Problem]:
-    by_picture: dict[Any, list[dict[str, Any]]] = {}
+    by_picture: dict[str, list[dict[str, Any]]] = {}
     for annotation in _annotations(values) or ():
-        by_picture.setdefault(annotation.get("image_id"), []).append(annotation)
+        by_picture.setdefault(_key(annotation.get("image_id")), []).append(annotation)
     pictures = _pictures(values) or []
-    known = {picture.get("id") for picture in pictures}
-    for lost in sorted(set(by_picture) - known, key=str):
+    known = {_key(picture.get("id")) for picture in pictures}
+    for lost in sorted(set(by_picture) - known):
         yield Problem(
             kind="unknown-id",
             place=f"{request.files.place(name)}: annotations",
-            what=f"{len(by_picture[lost])} annotations speak of a picture {lost!r} that is not listed",
+            what=f"{len(by_picture[lost])} annotations speak of a picture {lost} that is not listed",
             hint="add it to images",
         )
     for picture in pictures:
-        yield _one(request, name, picture, by_picture.get(picture.get("id"), []), split=split)
+        yield _one(request, name, picture, by_picture.get(_key(picture.get("id")), []), split=split)
+
+
+def _key(number: Any) -> str:
+    """An id as text: some write the same id as a number here and as a text there."""
+    return str(number)
 
 
 def _one(
