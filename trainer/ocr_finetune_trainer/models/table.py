@@ -36,8 +36,13 @@ class TableModel(nn.Layer):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Pictures (N, 3, H, W) to `loc_preds` (N, steps, box_numbers) and `structure_probs` (N, steps, classes)."""
-        outputs: dict[str, Tensor] = self.head(self.neck(self.backbone(x))[self.level])
+        outputs: dict[str, Tensor] = self.head(self.features(x))
         return outputs
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the decoder reads of pictures (N, 3, H, W): (N, C, h, w)."""
+        found: Tensor = self.neck(self.backbone(x))[self.level]
+        return found
 
     def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """Decodes with the true tokens.
@@ -53,7 +58,7 @@ class TableModel(nn.Layer):
             structure of the batch + 1.
         """
         steps = int(batch["steps"][0]) if "steps" in batch else int(batch["length"].max()) + 1
-        features = self.neck(self.backbone(x))[self.level]
+        features = self.features(x)
         outputs: dict[str, Any] = self.head.teach(features, structure=batch["structure"].astype("int64"), steps=steps)
         return outputs
 

@@ -22,15 +22,16 @@ __all__ = ["Facts", "Settings", "choose"]
 FEW_SAMPLES = 10_000
 MANY_SAMPLES = 100_000
 LEAST = {Kind.RECOGNITION: 5_000, Kind.DETECTION: 500}
-UNITS = {Kind.RECOGNITION: "lines", Kind.DETECTION: "pages"}
+UNITS = {Kind.RECOGNITION: "lines", Kind.DETECTION: "pages", Kind.TABLE: "tables", Kind.ORIENTATION: "lines"}
+BATCHES = {Kind.DETECTION: 8, Kind.TABLE: 8}
 LINEAR_UP_TO_DEVICES = 8
 SAMPLES_FOR_BATCH_NORM = 16
 FORWARD_SHARE = 1 / 3  # what evaluating a sample costs, as a part of training on it
 EVALUATION_SHARE = 0.1
 
 # Rate and the total batch that it is meant for.
-_FINE_TUNING = {Kind.RECOGNITION: (1e-4, 128), Kind.DETECTION: (1e-4, 8)}
-_FROM_SCRATCH = {Kind.RECOGNITION: (1e-3, 1024), Kind.DETECTION: (1e-3, 64)}
+_FINE_TUNING = {Kind.RECOGNITION: (1e-4, 128), Kind.DETECTION: (1e-4, 8), Kind.TABLE: (1e-4, 48)}
+_FROM_SCRATCH = {Kind.RECOGNITION: (1e-3, 1024), Kind.DETECTION: (1e-3, 64), Kind.TABLE: (1e-3, 48)}
 # Measured here: models so small that they bear, and need, a higher rate.
 _SMALL_MODELS = {"MobileNetV3_small_ctc": (5e-3, 64)}
 _FEW_LINES = (2e-5, 64)
@@ -167,7 +168,7 @@ class _Chooser:
                     "or leave it at auto",
                 )
             return int(wanted)
-        usual = 8 if self.kind is Kind.DETECTION else 64
+        usual = BATCHES.get(self.kind, 64)
         fitting = max(self.facts.samples // parts // 4, 1)
         if fitting < usual:
             return self.note("batchSize", fitting, f"{self.facts.samples} samples give at least 4 steps an epoch")
