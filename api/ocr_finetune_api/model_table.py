@@ -320,7 +320,7 @@ _ROWS: tuple[ModelInfo, ...] = (
         name="SLANet_small",
         kind=Kind.TABLE,
         purpose="small tables, trained from scratch on a CPU in minutes",
-        parameters=1_116_274,
+        parameters=1_104_850,
         serving_name="SLANet",
     ),
     ModelInfo(
