@@ -15,7 +15,7 @@ from ocr_finetune_operator import names, profiles
 from ocr_finetune_operator.builders import addresses, job, pod
 from ocr_finetune_operator.builders.attempt import AttemptPlan, Owner
 from ocr_finetune_operator.kube.client import Client
-from ocr_finetune_operator.kube.errors import ForbiddenError, InvalidError
+from ocr_finetune_operator.kube.errors import ConflictError, ForbiddenError, InvalidError
 from ocr_finetune_operator.reconcile.node_list import NodeList
 from ocr_finetune_operator.reconcile.observation import Observation, Problem
 from ocr_finetune_operator.reconcile.views import owner_of
@@ -205,9 +205,12 @@ async def _dry_run(client: Client, observation: Observation, spec: OCRFineTuneSp
         installation=observation.rules.installation,
     )
     manifest = job.build(attempt)
-    manifest["metadata"] |= {"name": "", "generateName": f"{observation.owner.name}-check-"}
+    # A name that does not change: it stands in the message, and so in the status.
+    manifest["metadata"]["name"] = f"{observation.owner.name}-check"
     try:
         await client.create(manifest, dry_run=True)
+    except ConflictError:
+        return []  # somebody has a Job of this name; it is no business of ours
     except InvalidError as error:
         message = f"pods: Kubernetes refuses such pods: {error.message[:600]}"
         return [Problem(reason="InvalidPods", message=message)]
