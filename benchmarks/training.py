@@ -201,6 +201,8 @@ def checkpoint_pause(options: argparse.Namespace) -> dict[str, Any]:
         pauses = _median(pause, between=writer.wait)
         return {
             "pauseSeconds": round(pauses, 4),
+            "pauseSecondsOfCpu": round(_median(pause, between=writer.wait, clock=time.thread_time), 4),
+            "paddleSaveSecondsOfCpu": round(_median(like_the_peer, count=3, clock=time.thread_time), 4),
             "blockingSaveSeconds": round(_median(blocking, count=3), 4),
             "paddleSaveSeconds": round(_median(like_the_peer, count=3), 4),
             "ratioToOurBlockingSave": round(pauses / _median(blocking, count=3), 3),
@@ -287,13 +289,19 @@ def _train(job: Job, *, processes: int = 1) -> tuple[dict[str, Any], float]:
     return outcome.values, used
 
 
-def _median(action: Callable[[], Any], *, count: int = 5, between: Callable[[], Any] = lambda: None) -> float:
+def _median(
+    action: Callable[[], Any],
+    *,
+    count: int = 5,
+    between: Callable[[], Any] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
     times = []
     for _ in range(count + 1):
         between()
-        began = time.monotonic()
+        began = clock()
         action()
-        times.append(time.monotonic() - began)
+        times.append(clock() - began)
     between()
     return float(np.median(times[1:]))
 

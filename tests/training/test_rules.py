@@ -80,6 +80,10 @@ def test_more_epochs_go_on_and_leave_the_past_as_it_was(zygote, make_job):
     after = job.losses()
     assert {step: after[step] for step in before} == before
     assert sorted(after) == list(range(24))
+    # Half of what was added at a tenth of the peak, then down to nothing.
+    rates = job.curve("train/learning_rate")
+    assert [rates[step] for step in range(12, 18)] == pytest.approx([0.0002] * 6)
+    assert rates[17] > rates[20] > rates[23] > 0
 
 
 @pytest.mark.parametrize(

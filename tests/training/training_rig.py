@@ -23,7 +23,7 @@ import numpy as np
 from ocr_finetune_api.run_config import RunConfig
 from ocr_finetune_api.workspace import Workspace, run_folder
 from ocr_finetune_trainer.data.pictures import encode
-from ocr_finetune_trainer.data.store import ViewRow, write_shard, write_view
+from ocr_finetune_trainer.data.store import SHARD_INDEX, ViewRow, write_shard, write_view
 from ocr_finetune_trainer.training import checkpoint
 from ocr_finetune_trainer.training.pulse import Outcome, State, read_outcome, read_state
 
@@ -67,14 +67,14 @@ def write_set(workspace: Workspace, name: str, samples: list[tuple[np.ndarray, s
     pictures = [
         {"image": encode(image, lossless=True), "points": None, "texts": None, "ignored": None} for image, _ in samples
     ]
+    # Columns that only preparing needs hold nothing here, whichever there are.
+    nothing = {
+        field.name: "" if field.type == "string" else b"" if field.type == "binary" else 0 for field in SHARD_INDEX
+    }
     index = [
-        {
-            "text": text, "width": image.shape[1], "height": image.shape[0], "boxes": -1, "group": "", "split": "",
-            "path": "", "place": "", "converted": "", "bytes": 0, "contrast": 0, "brightness": 0,
-            "hash_across": 0, "hash_down": 0, "digest": 0,
-        }
+        {**nothing, "text": text, "width": image.shape[1], "height": image.shape[0], "boxes": -1}
         for image, text in samples
-    ]  # fmt: skip
+    ]
     shard = write_shard(cache, f"{workspace.run}-{name}", pictures=pictures, index=index, about={})
     rows = (
         ViewRow(shard=0, row=i, text=text, width=image.shape[1], height=image.shape[0], source=0, group="",
@@ -131,11 +131,15 @@ class Job:
 
     def losses(self) -> dict[int, float]:
         """The loss of each step; of one that was trained twice, the later."""
+        return self.curve("train/loss")
+
+    def curve(self, name: str) -> dict[int, float]:
+        """A scalar by step; of one that was trained twice, the later."""
         found = {}
         for line in (self.workspace.folder / "scalars.jsonl").read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
-            if "train/loss" in values:
-                found[values["step"]] = values["train/loss"]
+            if name in values:
+                found[values["step"]] = values[name]
         return found
 
     def events(self, name: str = "") -> list[dict[str, Any]]:

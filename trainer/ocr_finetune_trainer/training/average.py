@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from paddle import nn
 
-__all__ = ["Average", "buffers", "floats", "load", "to_arrays"]
+__all__ = ["Average", "HostCopy", "buffers", "floats", "load", "to_arrays"]
 
 _STATISTICS = ("._mean", "._variance")
 
@@ -76,6 +76,38 @@ def load(model: nn.Layer, values: Mapping[str, Any]) -> None:
     with paddle.no_grad():
         for name, target in model.state_dict().items():
             target.set_value(values[name])
+
+
+class HostCopy:
+    """Copies of tensors in memory that is used again each time: fresh memory costs more than the copy itself."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def of(self, values: Mapping[str, Any], *, prefix: str) -> dict[str, NDArray[Any]]:
+        """Copies tensors; the arrays hold their values until the next call with the same prefix.
+
+        Args:
+            values: Tensors by name.
+            prefix: Tells sets of tensors with the same names apart.
+        """
+        copies = {}
+        for name, value in values.items():
+            view = _view(value)
+            target = self._arrays.get(f"{prefix}/{name}")
+            if target is None or target.shape != view.shape or target.dtype != view.dtype:
+                target = self._arrays[f"{prefix}/{name}"] = np.empty(view.shape, view.dtype)
+            np.copyto(target, view)
+            copies[name] = target
+        return copies
+
+
+def _view(value: Any) -> NDArray[Any]:
+    """A tensor's values, without a copy where it lies on the host."""
+    if value.place.is_cpu_place() and value.dtype in (paddle.float32, paddle.float64, paddle.int64, paddle.int32):
+        return np.from_dlpack(value.detach())
+    array: NDArray[Any] = value.numpy()
+    return array
 
 
 def to_arrays(values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -175,7 +175,9 @@ class Optimizer:
 def _split(state: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
     """Takes Paddle's keys `<parameter>_<moment>` apart; parameter names may begin with each other."""
     for key, value in state.items():
-        owners = [name for name in names if key.startswith(f"{name}_")]
-        if owners:
-            owner = max(owners, key=len)
-            yield owner, key[len(owner) + 1 :], value
+        end = len(key)
+        # The longest beginning that is a parameter's name.
+        while (end := key.rfind("_", 0, end)) > 0:
+            if key[:end] in names:
+                yield key[:end], key[end + 1 :], value
+                break

@@ -12,7 +12,7 @@ import paddle
 
 from ocr_finetune_api.exit_codes import DivergedError, OCRFineTuneError
 from ocr_finetune_trainer.training import checkpoint
-from ocr_finetune_trainer.training.average import buffers, floats, load, to_arrays
+from ocr_finetune_trainer.training.average import HostCopy, buffers, floats, load, to_arrays
 from ocr_finetune_trainer.training.checkpoint import EMA, MODEL, OPTIMIZER, RANKS, Checkpoint, Manifest, Progress
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class TrainingState:
         self._folder = folder
         self._writer = writer
         self._manifest = manifest
+        self._copy = HostCopy()
 
     @contextmanager
     def measured(self) -> Iterator[nn.Layer]:
@@ -93,13 +94,16 @@ class TrainingState:
     def save(self, progress: Progress, *, metric: float | None, last: bool) -> None:
         """Copies everything and begins to write it; waits for the end only if it is the last one."""
         models = {MODEL: self._model} | ({EMA: self._average.model} if self._average else {})
-        own = {name: to_arrays(buffers(model)) for name, model in models.items()}
+        own = {name: to_arrays(buffers(model)) for name, model in models.items()} if self._ranks.world > 1 else {}
         gathered = {name: self._over_ranks(arrays) for name, arrays in own.items()}
         if self._writer is not None:
+            # The copies of the checkpoint before are still being written until it is done.
+            self._writer.wait()
             files: dict[str, Mapping[str, NDArray[Any]]] = {
-                name: to_arrays(model.state_dict()) | gathered[name][0] for name, model in models.items()
+                name: self._copy.of(model.state_dict(), prefix=name) | (gathered[name][0] if gathered else {})
+                for name, model in models.items()
             }
-            files[OPTIMIZER] = to_arrays(self._optimizer.state())
+            files[OPTIMIZER] = self._copy.of(self._optimizer.state(), prefix=OPTIMIZER)
             if self._ranks.world > 1:
                 files[RANKS] = {name: rows.astype(np.float32) for name, (_, rows) in gathered.items()}
             scale = {"loss_scale": self._scale.value, "good_steps": self._scale.good_steps}
