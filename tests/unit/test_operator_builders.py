@@ -140,7 +140,7 @@ def test_pods_keep_off_nodes_also_with_terms_of_the_users_own() -> None:
 def test_clashes_of_the_pod_template_are_all_named() -> None:
     pods = PodsSpec.model_validate(
         {
-            "env": [{"name": "OCRFT_X", "value": "1"}],
+            "env": [{"name": "OCRFT_X", "value": "1"}, {"name": "OCRFT_MODEL_HOME", "value": "/models"}],
             "podTemplate": {
                 "spec": {
                     "restartPolicy": "Always",
@@ -157,3 +157,4 @@ def test_clashes_of_the_pod_template_are_all_named() -> None:
     for words in ("restartPolicy", "volumes[workspace]", "command", "write pods.image", "/dev/shm", "labels", "status",
                   "OCRFT_X"):  # fmt: skip
         assert words in said
+    assert "OCRFT_MODEL_HOME" not in said
