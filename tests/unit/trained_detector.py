@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trained_run import context_for
+from trained_run import context_for, shard_rows
 
 from ocr_finetune_api import results
 from ocr_finetune_api.plan import Stage
@@ -44,23 +44,18 @@ def write_pages(workspace: Workspace, name: str, samples: list[Page]) -> None:
     """Writes a prepared set of pages."""
     cache = workspace.cache / "shards"
     cache.mkdir(parents=True, exist_ok=True)
-    pictures = [
-        {
-            "image": encode(image, lossless=True),
-            "points": [polygon.ravel().tolist() for polygon in polygons],
-            "texts": texts,
-            "ignored": [False] * len(polygons),
-        }
-        for image, polygons, texts in samples
-    ]
-    index = [
-        {
-            "text": "", "width": image.shape[1], "height": image.shape[0], "boxes": len(polygons), "group": "",
-            "split": "", "path": "", "place": "", "converted": "", "bytes": 0, "contrast": 0, "brightness": 0,
-            "hash_across": 0, "hash_down": 0, "digest": 0,
-        }
-        for image, polygons, _ in samples
-    ]  # fmt: skip
+    pictures, index = shard_rows(
+        [
+            {
+                "image": encode(image, lossless=True),
+                "points": [polygon.ravel().tolist() for polygon in polygons],
+                "texts": texts,
+                "ignored": [False] * len(polygons),
+            }
+            for image, polygons, texts in samples
+        ],
+        [{"width": image.shape[1], "height": image.shape[0], "boxes": len(polygons)} for image, polygons, _ in samples],
+    )
     shard = write_shard(cache, f"{workspace.run}-{name}", pictures=pictures, index=index, about={})
     rows = (
         ViewRow(shard=0, row=i, text="", width=image.shape[1], height=image.shape[0], source=0, group="",

@@ -13,6 +13,7 @@ from ocr_finetune_api.plan import Stage, plan
 from ocr_finetune_api.results import StageResult
 from ocr_finetune_api.run_config import RunConfig
 from ocr_finetune_api.workspace import Workspace, run_folder
+from ocr_finetune_trainer.data import store
 from ocr_finetune_trainer.data.pictures import encode
 from ocr_finetune_trainer.data.store import ViewRow, write_shard, write_view
 from ocr_finetune_trainer.dictionary import Dictionary
@@ -36,23 +37,24 @@ def digits(count: int, *, start: int = 0) -> list[tuple[np.ndarray, str]]:
     return pictures
 
 
+def shard_rows(pictures: list[dict], index: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Rows of a shard with every column that the store has; what a test does not say is empty."""
+    empty = {field.name: None for field in store._PICTURES}
+    nothing = {"string": "", "binary": b""}
+    blank = {field.name: nothing.get(str(field.type), 0) for field in store.SHARD_INDEX}
+    return [empty | row for row in pictures], [blank | row for row in index]
+
+
 def write_set(
     workspace: Workspace, name: str, samples: list[tuple[np.ndarray, str]], *, source: str = "digits"
 ) -> None:
     """Writes a prepared set of lines."""
     cache = workspace.cache / "shards"
     cache.mkdir(parents=True, exist_ok=True)
-    pictures = [
-        {"image": encode(image, lossless=True), "points": None, "texts": None, "ignored": None} for image, _ in samples
-    ]
-    index = [
-        {
-            "text": text, "width": image.shape[1], "height": image.shape[0], "boxes": -1, "group": "", "split": "",
-            "path": "", "place": "", "converted": "", "bytes": 0, "contrast": 0, "brightness": 0,
-            "hash_across": 0, "hash_down": 0, "digest": 0,
-        }
-        for image, text in samples
-    ]  # fmt: skip
+    pictures, index = shard_rows(
+        [{"image": encode(image, lossless=True)} for image, _ in samples],
+        [{"text": text, "width": image.shape[1], "height": image.shape[0], "boxes": -1} for image, text in samples],
+    )
     shard = write_shard(cache, f"{workspace.run}-{name}", pictures=pictures, index=index, about={})
     rows = (
         ViewRow(shard=0, row=i, text=text, width=image.shape[1], height=image.shape[0], source=0, group="",
