@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 LOG_LINES = 40
 LOG_BYTES = 2048
-# Changes that only inform people wait this long for what comes with them.
-COALESCE_SECONDS = 2.0
+# Changes that only inform people wait this long at most for what comes with them.
+COALESCE_SECONDS = 10.0
 SOON_SECONDS = 0.2
 _MAX_ROUNDS = 8
 _SELECTS = ("selector", "podSelector", "ingress")
@@ -119,8 +119,10 @@ class Reconciler:
             self._observe(key, draft)
             return draft.look_again
         if draft.cosmetic and not draft.before and not draft.after:
-            too_early = memory.written_at + COALESCE_SECONDS - self._clock()
-            if too_early > 0:
+            pause = min(COALESCE_SECONDS, self._rules.progress_interval / 3)
+            too_early = memory.written_at + pause - self._clock()
+            # A warning is for people who wait.
+            if too_early > 0 and not any(note.warning for note in draft.notes):
                 return min(too_early, draft.look_again if draft.look_again is not None else too_early)
         else:
             # What is in the cache may be old; what decides has to be true.
