@@ -44,6 +44,13 @@ def pytest_configure() -> None:
         signal.signal(number, interrupt)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the tests of this folder more time: the first of them waits for images and for the cluster itself."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Says what the machine lacks before anything is built."""
     if session.items and (reason := machine.missing()):
