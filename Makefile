@@ -1,11 +1,11 @@
 # The commands of this project; `make help` lists them. Everything is installed into .venv/ and .cache/.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python3.11)
 UV := 0.13.8
 BIN := .venv/bin
 PACKAGES := api operator trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick lint types docs generate lock clean
+.PHONY: help setup demo test test-quick lint types chaos bench docs generate lock clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,12 @@ test: .venv/dev lint types docs ## Lint, types and all tests but the whole clust
 
 test-quick: .venv/dev ## Tests that need neither training nor a control plane
 	@$(BIN)/python -m pytest tests/unit
+
+chaos: .venv/dev ## Kills, stops and starves trainings a thousand times; takes hours
+	@$(BIN)/python tests/training/chaos.py --count 1000
+
+bench: .venv/dev ## Prints every figure that needs no other project's checkout; takes an hour
+	@for file in demo data models detection training export teds; do echo "== $$file"; $(BIN)/python -W ignore benchmarks/$$file.py || exit; done
 
 lint: .venv/dev
 	@$(BIN)/ruff check .
