@@ -73,9 +73,10 @@ def test_ranks_hold_the_same_weights_and_their_own_statistics(zygote, make_job):
 
 
 def test_two_processes_go_on_bit_by_bit(zygote, make_job):
-    calm = make_job(batchSize=4, distributed={"devicesPerNode": 2})
+    # Long enough for the signal to come before the end, also where progress is seen late.
+    calm = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2})
     assert zygote.start(calm, world=2).wait() == [0, 0]
-    job = make_job(batchSize=4, distributed={"devicesPerNode": 2}, checkpoint={"everySteps": 3})
+    job = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2}, checkpoint={"everySteps": 3})
     started = zygote.start(job, world=2)
     wait_for(lambda: started.step() >= 5)
     started.kill(rank=1)
@@ -98,7 +99,7 @@ def test_a_stop_of_one_rank_stops_all_at_the_same_step(zygote, make_job):
 
 
 def test_a_run_goes_on_with_another_number_of_processes(zygote, make_job):
-    job = make_job(epochs=2, batchSize=4, distributed={"devicesPerNode": 2})
+    job = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2})
     started = zygote.start(job, world=2)
     wait_for(lambda: started.step() >= 4)
     started.kill(number=signal.SIGTERM)

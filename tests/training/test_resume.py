@@ -29,15 +29,16 @@ def test_it_trains(zygote, make_job):
 
 
 def test_a_stopped_run_goes_on_bit_by_bit(zygote, make_job):
-    calm = make_job()
+    # Long enough for the signal to come before the end, also where progress is seen late.
+    calm = make_job(epochs=10)
     assert zygote.start(calm).wait() == [0]
-    job = make_job()
+    job = make_job(epochs=10)
     started = zygote.start(job)
     wait_for(lambda: started.step() >= 4)
     started.kill(number=signal.SIGTERM)
     assert started.wait() == [75], started.text
     stopped_at = job.checkpoints()[0].step
-    assert 4 <= stopped_at < 12
+    assert 4 <= stopped_at < 60
     again = zygote.start(job)
     assert again.wait() == [0], again.text
     assert again.outcome().values["details"]["resumedFromStep"] == stopped_at
@@ -46,9 +47,9 @@ def test_a_stopped_run_goes_on_bit_by_bit(zygote, make_job):
 
 
 def test_a_killed_run_goes_on_bit_by_bit(zygote, make_job):
-    calm = make_job()
+    calm = make_job(epochs=10)
     assert zygote.start(calm).wait() == [0]
-    job = make_job(checkpoint={"everySteps": 2})
+    job = make_job(epochs=10, checkpoint={"everySteps": 2})
     started = zygote.start(job)
     wait_for(lambda: started.step() >= 7)
     started.kill()
