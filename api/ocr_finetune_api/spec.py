@@ -467,6 +467,10 @@ class EvaluationSpec(ApiModel):
         default_factory=list, description="Sets on which it must not forget."
     )
     end_to_end: EndToEndSpec | None = Field(None, description="Reading whole pages with two models.")
+    strict: bool = Field(
+        default=False,
+        description="Refuse a test set that shares samples with training; otherwise they are listed and warned of.",
+    )
 
 
 class ExportSpec(ApiModel):

@@ -311,6 +311,12 @@ def test_samples_that_training_has_seen_are_listed(copy):
     ]
     assert any("3 samples of the test set are in the training data" in line for line in outcome.warnings)
 
+    with pytest.raises(DataError) as caught:
+        evaluate.run(context_for(copy, Stage.EVALUATE, spec=spec_of(evaluation={"strict": True})))
+    assert "3 samples of the test set" in caught.value.problems[0]
+    assert [problem.split(":")[0] for problem in caught.value.problems[1:]] == ["test.txt"] * 3
+    assert "test.txt:12: the same picture is in training at train.txt:7" in caught.value.problems
+
 
 def test_the_base_model_is_measured_with_its_own_dictionary(root, copy, evaluated):
     from ocr_finetune_trainer.dictionary import Dictionary

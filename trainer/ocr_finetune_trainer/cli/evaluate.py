@@ -20,11 +20,14 @@ def evaluate(
     det: Annotated[Path | None, typer.Option(help="Folder of a detection run, instead of a manifest.")] = None,
     rec: Annotated[Path | None, typer.Option(help="Folder of a recognition run, instead of a manifest.")] = None,
     iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="From which overlap a line counts as found.")] = 0.5,
+    strict: run.Strict = False,
     json: run.Json = False,
 ) -> None:
     """Measures the trained model on its test set; with --det and --rec, two runs together on whole pages."""
     if manifest is not None and det is None and rec is None:
-        run.run_stages([Stage.EVALUATE], manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
+        run.run_stages(
+            [Stage.EVALUATE], manifest=manifest, workspace=workspace, claims=claim or [], as_json=json, strict=strict
+        )
         return
     if manifest is not None or det is None or rec is None:
         raise ConfigurationError(

@@ -14,6 +14,7 @@ from ocr_finetune_api.exit_codes import ConfigurationError, ExitCode, InputMissi
 from ocr_finetune_api.plan import STAGES, Stage
 
 if TYPE_CHECKING:
+    from ocr_finetune_api.manifest import OCRFineTune
     from ocr_finetune_api.results import StageResult
     from ocr_finetune_trainer.engine.local import LocalEngine
 
@@ -27,6 +28,9 @@ Claims = Annotated[
     list[str] | None,
     typer.Option("--claim", help="Where pvc://NAME lies on this machine; may be given again.", metavar="NAME=FOLDER"),
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a test set that shares samples with training (evaluation.strict).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -34,13 +38,14 @@ def run(
     manifest: Manifest,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     claim: Claims = None,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Runs a manifest here: prepare, train, evaluate, export.
 
     Run it again to go on where it stopped; what is done for the same inputs is not done again.
     """
-    run_stages(STAGES, manifest=manifest, workspace=workspace, claims=claim or [], as_json=json)
+    run_stages(STAGES, manifest=manifest, workspace=workspace, claims=claim or [], as_json=json, strict=strict)
 
 
 def add_stage_commands(application: typer.Typer) -> None:
@@ -67,7 +72,13 @@ def _stage_command(stage: Stage) -> Any:
 
 
 def run_stages(
-    stages: Sequence[Stage], *, manifest: Path, workspace: Path, claims: Sequence[str], as_json: bool
+    stages: Sequence[Stage],
+    *,
+    manifest: Path,
+    workspace: Path,
+    claims: Sequence[str],
+    as_json: bool,
+    strict: bool = False,
 ) -> None:
     """Runs stages of a manifest on this machine, shows how they go, and ends the process with their exit code."""
     from ocr_finetune_api.manifest import load
@@ -76,6 +87,8 @@ def run_stages(
     from ocr_finetune_trainer.engine.local import LocalEngine
 
     loaded = load(manifest)
+    if strict:
+        loaded = _strict(loaded)
     engine = LocalEngine(loaded, folder=manifest.absolute().parent, root=workspace, claims=parse_claims(claims))
     _earlier_are_done(engine, stages)
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
@@ -88,6 +101,12 @@ def run_stages(
     else:
         display.summary(results, seconds=time.monotonic() - started)
     raise typer.Exit(results[-1].exit_code if results else ExitCode.OK)
+
+
+def _strict(manifest: OCRFineTune) -> OCRFineTune:
+    spec = manifest.spec
+    evaluation = spec.evaluation.model_copy(update={"strict": True})
+    return manifest.model_copy(update={"spec": spec.model_copy(update={"evaluation": evaluation})})
 
 
 def _run_each(engine: LocalEngine, stages: Sequence[Stage], display: Any) -> list[StageResult]:

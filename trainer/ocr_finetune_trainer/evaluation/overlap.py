@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["shared_pictures"]
 
-_LISTED = 1000
-
 
 def shared_pictures(held_out: DataSet, train: DataSet) -> list[dict[str, Any]]:
     """Pictures of a set that are in the training set byte by byte.
@@ -32,7 +30,7 @@ def shared_pictures(held_out: DataSet, train: DataSet) -> list[dict[str, Any]]:
         found = of_digest.get(_digest(train.image(index)))
         if found is not None:
             shared.append({"index": found, "origin": held_out.origin(found), "inTraining": train.origin(index)})
-    return shared[:_LISTED]
+    return shared
 
 
 def _digest(content: bytes) -> bytes:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocr_finetune_api.exit_codes import DataError
 from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.bad_cases import FOLDER as BAD_CASES
@@ -176,6 +177,21 @@ class EvaluationRun(ABC):
                 "all are listed in metrics.json under sharedWithTraining, and figures on them prove nothing"
             )
         return found
+
+    def refuse_shared(self) -> None:
+        """Ends the stage before anything is measured where `evaluation.strict` asks for that.
+
+        Raises:
+            DataError: The set shares samples with training; each is named with where it stands on both sides.
+        """
+        if not self.spec.evaluation.strict or not self.shared:
+            return
+        named = [f"{row['origin']}: the same picture is in training at {row['inTraining']}" for row in self.shared]
+        raise DataError(
+            f"{len(named)} samples of the {self.measured_on.name} set are in the training data",
+            *named,
+            hint="remove them from one side, or measure without --strict (evaluation.strict: false)",
+        )
 
     def bad_cases(self) -> list[BadCase]:
         """Samples worth a second look; none where there is no way to label them again."""

@@ -26,11 +26,12 @@ def run(context: StageContext) -> StageOutcome:
 
     Raises:
         GateNotMetError: The gate or a guard is not met; report and figures are kept.
-        DataError: There is nothing to measure on.
+        DataError: There is nothing to measure on, or, where the manifest is strict, training has seen samples of it.
         InputMissingError: prepare or train has left nothing.
     """
     context.reporter.activity(Activity.LOADING, "loading the model")
     evaluation = _evaluator(context.spec.model.kind)(context, measured_on=test_set(context.workspace))
+    evaluation.refuse_shared()
     evaluation.measure()
     evaluation.measure_pages()
     evaluation.write()
