@@ -28,7 +28,9 @@ import numpy as np
 RECOGNISER, DETECTOR = "PP-OCRv5_mobile_rec", "PP-OCRv3_mobile_det"
 CHARACTERS = tuple(string.ascii_letters + string.digits) + tuple(chr(0x4E00 + i) for i in range(6000))
 PAGE = (720, 960)
+DOCUMENT = (1000, 1240)  # large enough that our size rule and PaddleOCR's come to the same
 CALIBRATION = 100
+PAGES_MEASURED = 8
 ROUNDS = 5
 
 Work = tuple[Callable[[], object], int]  # what is measured, and how many pictures one call is
@@ -214,6 +216,124 @@ def peer_evaluation() -> Work:
     return work, len(files)
 
 
+def document(seed: int) -> tuple[bytes, list[np.ndarray]]:
+    """A JPEG of noisy paper with 30 lines of text that lie a little askew, and their outlines."""
+    rng = np.random.default_rng(seed)
+    height, width = DOCUMENT
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (7, 7), 2)
+    picture = (noise // 4 + 170).astype(np.uint8)
+    outlines = []
+    for number in range(30):
+        left, top = 40 + (number % 3) * 400, 30 + (number // 3) * 95
+        columns, rows = float(rng.uniform(150, 340)), float(rng.uniform(20, 40))
+        corners = np.asarray([[0, 0], [columns, 0], [columns, rows], [0, rows]]) + np.asarray((left, top))
+        turn = cv2.getRotationMatrix2D((left + columns / 2, top + rows / 2), float(rng.uniform(-6, 6)), 1.0)
+        outlines.append((corners @ turn[:, :2].T + turn[:, 2]).astype(np.float32))
+        text = "evaluation 0123456789 of pages"[: int(columns / 13)]
+        cv2.putText(picture, text, (left, int(top + 0.8 * rows)), cv2.FONT_HERSHEY_SIMPLEX, rows / 32, (30, 30, 30), 2)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes(), outlines
+
+
+def page_evaluation() -> tuple[list[bytes], list[list[np.ndarray]], list[np.ndarray]]:
+    """Pages as files, their true outlines, and what a good detector gives for each at the size that both sides use."""
+    from ocr_finetune_trainer.geometry import detection_geometry
+
+    rows, columns = detection_geometry(DETECTOR).rule.size(height=DOCUMENT[0], width=DOCUMENT[1])
+    files, outlines, maps = [], [], []
+    for seed in range(PAGES_MEASURED):
+        content, true = document(seed)
+        files.append(content)
+        outlines.append(true)
+        cores = np.zeros((rows, columns), np.float32)
+        for outline in true:
+            (x, y), (width, height), angle = cv2.minAreaRect(outline)
+            shrink = 0.6 * min(width, height)
+            core = cv2.boxPoints(((x, y), (width - shrink, height - shrink), angle))
+            cv2.fillPoly(cores, [(core * (columns / DOCUMENT[1], rows / DOCUMENT[0])).astype(np.int32)], 1.0)
+        maps.append(np.asarray(cv2.GaussianBlur(cores, (5, 5), 1)))
+    return files, outlines, maps
+
+
+def our_page_evaluation() -> Work:
+    """Reading and resizing pages, post-processing and metric: evaluation of a detector but for the network."""
+    from types import SimpleNamespace
+
+    from ocr_finetune_trainer.evaluation.detection import DetectionMeasurement, measure_detection
+    from ocr_finetune_trainer.geometry import detection_geometry
+
+    files, outlines, maps = page_evaluation()
+
+    class Pages:
+        sizes = np.array([[DOCUMENT[1], DOCUMENT[0]]] * len(files), np.int32)
+        source_names = ("pages",)
+
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> Any:
+            return SimpleNamespace(
+                image=files[index],
+                polygons=outlines[index],
+                ignored=[False] * len(outlines[index]),
+                source=0,
+                width=DOCUMENT[1],
+                height=DOCUMENT[0],
+            )
+
+    class Fixed:
+        at = 0
+
+        def run(self, x: np.ndarray) -> np.ndarray:
+            assert x.shape[2:] == maps[self.at].shape
+            self.at = (self.at + 1) % len(maps)
+            return maps[self.at - 1][None, None]
+
+        def best(self, x: np.ndarray) -> Any:
+            raise NotImplementedError
+
+    network, geometry = Fixed(), detection_geometry(DETECTOR)
+
+    def work() -> None:
+        measured = measure_detection(network, Pages(), geometry=geometry)
+        assert float(DetectionMeasurement.scores_of(measured.sums)["hmean"] or 0.0) == 1.0
+
+    return work, len(files)
+
+
+def peer_page_evaluation() -> Work:
+    """The same by PaddleOCR's own operations, as its evaluation of PP-OCRv3_mobile_det is configured."""
+    from ppocr.data.imaug.label_ops import DetLabelEncode
+    from ppocr.data.imaug.operators import DecodeImage, DetResizeForTest, KeepKeys, NormalizeImage, ToCHWImage
+    from ppocr.metrics.det_metric import DetMetric
+    from ppocr.postprocess.db_postprocess import DBPostProcess
+
+    files, outlines, maps = page_evaluation()
+    labels = [
+        json.dumps([{"transcription": "text", "points": outline.tolist()} for outline in true]) for true in outlines
+    ]
+    operations = [
+        DecodeImage(img_mode="BGR", channel_first=False),
+        DetLabelEncode(),
+        DetResizeForTest(limit_side_len=736, limit_type="min"),
+        NormalizeImage(scale="1./255.", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], order="hwc"),
+        ToCHWImage(),
+        KeepKeys(keep_keys=["image", "shape", "polys", "ignore_tags"]),
+    ]
+    postprocess, metric = DBPostProcess(thresh=0.3, box_thresh=0.6, unclip_ratio=1.5), DetMetric()
+
+    def work() -> None:
+        for content, label, probability in zip(files, labels, maps, strict=True):
+            data: Any = {"image": content, "label": label}
+            for operation in operations:
+                data = operation(data)
+            batch = [np.expand_dims(part, 0) for part in data]
+            assert batch[0].shape[2:] == probability.shape
+            metric(postprocess({"maps": probability[None, None]}, batch[1]), batch)
+        assert metric.get_metric()["hmean"] > 0.99
+
+    return work, len(files)
+
+
 def speed(work: Work) -> float:
     """Pictures a second of CPU time, the best of some rounds."""
     action, count = work
@@ -238,6 +358,8 @@ def child(arguments: Sequence[str]) -> object:
         "served": lambda: served(Path(rest[0])),
         "our-evaluation": our_evaluation,
         "peer-evaluation": peer_evaluation,
+        "our-page-evaluation": our_page_evaluation,
+        "peer-page-evaluation": peer_page_evaluation,
     }
     return speed(works[kind]())
 
@@ -279,16 +401,21 @@ def formats(name: str) -> None:
 
 def evaluation(peer: Path | None) -> None:
     """Prints what evaluation costs but for the network."""
-    figure = run("our-evaluation")
-    print(
-        f"evaluation of crops without the network: {figure if isinstance(figure, str) else f'{figure:.0f} pictures/s'}"
-    )
-    if peer is None:
-        print("  PaddleOCR's own is skipped: no --peer given")
-        return
-    theirs = run("peer-evaluation", peer=peer)
-    told = theirs if isinstance(theirs, str) else f"{theirs:.0f} pictures/s: ours is {figure / theirs:.1f} times that"
-    print(f"  PaddleOCR's own: {told}")
+    for what, name in (("crops", "evaluation"), ("pages", "page-evaluation")):
+        figure = run(f"our-{name}")
+        told = figure if isinstance(figure, str) else f"{figure:.0f} pictures/s ({1000 / figure:.2f} ms each)"
+        print(f"evaluation of {what} without the network: {told}")
+        if peer is None:
+            print("  PaddleOCR's own is skipped: no --peer given")
+            continue
+        theirs = run(f"peer-{name}", peer=peer)
+        if isinstance(theirs, str) or isinstance(figure, str):
+            print(f"  PaddleOCR's own: {theirs}")
+        else:
+            print(
+                f"  PaddleOCR's own: {theirs:.0f} pictures/s ({1000 / theirs:.2f} ms each): ours is "
+                f"{figure / theirs:.1f} times that"
+            )
 
 
 def main() -> None:
