@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from ocr_finetune_api.model_table import TABLE, Kind, nearest, why_refused
+from ocr_finetune_api import overrides
+from ocr_finetune_api.model_table import TABLE, Kind, lookup, nearest, why_refused
 from ocr_finetune_api.values import (
     AutoOrInt,
     AutoOrNumber,
@@ -115,6 +116,11 @@ class ModelSpec(ApiModel):
     def kind(self) -> Kind:
         """What the model does."""
         return TABLE[self.name].kind
+
+    @property
+    def guided(self) -> bool:
+        """Whether a guided branch is trained."""
+        return {"keep": True, "drop": False}.get(self.guidance, TABLE[self.name].guided)
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -350,7 +356,8 @@ class TrainingSpec(ApiModel):
     workers: AutoOrInt = Field("auto", description="Data-loading processes a device.")
     config: dict[str, Any] = Field(
         default_factory=dict,
-        description="Expert overrides under PaddleOCR's key names, such as Loss.weight_1; docs list which.",
+        description="Expert settings under PaddleOCR's key names, such as PostProcess.unclip_ratio: 1.8; the reference "
+        "lists them. A key that has a field of its own is refused.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -371,6 +378,7 @@ class TrainingSpec(ApiModel):
             problems.append(f"learningRate: {self.learning_rate} is not above 0 and at most 1")
         if self.ema != "auto" and not 0 <= self.ema < 1:
             problems.append(f"ema: {self.ema} is not at least 0 and below 1")
+        problems += overrides.problems(self.config)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -627,4 +635,16 @@ class OCRFineTuneSpec(ApiModel):
     def _cpu_precision(self) -> Self:
         if self.distributed.device == "cpu" and self.training.precision in ("bf16", "fp16"):
             raise ValueError(_CPU_PRECISION[1])
+        return self
+
+    @model_validator(mode="after")
+    def _expert_settings(self) -> Self:
+        problems = overrides.problems_for(
+            self.training.config,
+            lookup(self.model.name),
+            guided=self.model.guided,
+            augmented=self.training.augmentation != "none",
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self

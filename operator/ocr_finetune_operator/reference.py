@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ocr_finetune_api import API_VERSION, KIND
+from ocr_finetune_api import API_VERSION, KIND, overrides
 from ocr_finetune_api.crd import crd
 from ocr_finetune_api.exit_codes import ExitCode, FailureClass, class_of
 from ocr_finetune_operator import rbac
@@ -88,6 +88,35 @@ def settings() -> str:
         where = " (own namespace only)" if right.own_namespace else " (whole cluster)" if right.cluster else ""
         cells = (right.group or "core", ", ".join(right.resources), ", ".join(right.verbs), right.why + where)
         lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def expert_settings() -> str:
+    """The keys of `training.config`, and the fields that other keys of PaddleOCR have become."""
+    lines = [
+        _HEAD,
+        "# Expert settings\n",
+        (
+            "`training.config` takes keys of PaddleOCR's configuration files, for those who know what they do there. "
+            "Only the keys of this page are taken; any other is an error, and so is a key that changes nothing. "
+            "Write them in one word or nested as in PaddleOCR; the parts of a list are called by their names:\n"
+        ),
+        "```yaml\ntraining:\n  config:\n    Loss.alpha: 3\n    PostProcess: {unclip_ratio: 1.8}",
+        "    Train:\n      dataset:\n        transforms:\n          - EastRandomCropData: {size: [960, 960]}\n```\n",
+        (
+            "`PostProcess` holds in training, evaluation, export and the pipeline's file alike. What a model is built of "
+            "can't be changed: official weights would not fit, and `paddleocr` would not serve it.\n"
+        ),
+    ]
+    for kind in dict.fromkeys(override.kind for override in overrides.OVERRIDES):
+        lines += [f"## {kind.value.capitalize()}\n", "| key | holds | without it | what it does |", "|---|---|---|---|"]
+        for override in overrides.OVERRIDES:
+            if override.kind is kind:
+                cells = (f"`{override.key}`", override.allowed, override.default, override.meaning)
+                lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+        lines.append("")
+    lines += ["## Keys that have a field of their own\n", "| key, or what it begins with | field |", "|---|---|"]
+    lines += [f"| `{key}` | `{field}` |" for key, field in overrides.TWINS.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -196,6 +225,7 @@ def _arrow(
 
 PAGES = {
     "reference/api.md": api_reference,
+    "reference/expert-settings.md": expert_settings,
     "reference/failure-classes.md": failure_classes,
     "reference/operator-settings.md": settings,
     "pictures/phases.svg": states_picture,

@@ -33,16 +33,19 @@ class TargetRule:
         min_text_size: A box with a side under this many pixels is not learnt.
         low: The threshold far from text.
         high: The threshold on a border of text.
+        border_ratio: The ratio that says how wide borders are; None for that of the cores.
     """
 
     shrink_ratio: float = 0.4
     min_text_size: float = 8.0
     low: float = 0.3
     high: float = 0.7
+    border_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.shrink_ratio < 1.0:
-            raise ValueError(f"shrink_ratio must be between 0 and 1, not {self.shrink_ratio}")
+        for name, ratio in (("shrink_ratio", self.shrink_ratio), ("border_ratio", self.border_ratio)):
+            if ratio is not None and not 0.0 < ratio < 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, not {ratio}")
         if not 0.0 <= self.low < self.high <= 1.0:
             raise ValueError(f"0 ≤ low < high ≤ 1 must hold, not low={self.low}, high={self.high}")
 
@@ -155,7 +158,8 @@ def _cores(outline: _Outline, rule: TargetRule) -> list[NDArray[np.int32]]:
 def _draw_border(outline: _Outline, canvas: NDArray[np.float32], *, mask: NDArray[np.uint8], rule: TargetRule) -> None:
     if outline.area <= 0.0:
         return
-    reach = outline.area * (1.0 - rule.shrink_ratio**2) / outline.length
+    ratio = rule.shrink_ratio if rule.border_ratio is None else rule.border_ratio
+    reach = outline.area * (1.0 - ratio**2) / outline.length
     grown = outline.grown(reach)
     if not grown:
         return

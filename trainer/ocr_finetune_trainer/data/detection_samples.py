@@ -7,7 +7,7 @@ stays uint8: normalisation is the device's work.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from ocr_finetune_trainer.data.db_targets import TargetRule, db_targets
 from ocr_finetune_trainer.data.pictures import PictureError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,6 +117,7 @@ class DetectionTransform:
         geometry: DetectionGeometry,
         augmentation: DetectionAugmentation | None = None,
         pretrained: bool,
+        targets: Mapping[str, Any] | None = None,
     ) -> DetectionTransform:
         """The transform that suits where a training starts.
 
@@ -130,13 +131,15 @@ class DetectionTransform:
             geometry: Its geometry.
             augmentation: How much pages are changed.
             pretrained: Whether training starts from weights that find text already.
+            targets: Fields of `TargetRule` that are to be others; a shrink ratio that is given does not grow.
         """
         first = _LAST_RATIO if pretrained and model_name not in _CONSTANT_RATIO else _FIRST_RATIO
+        rule = TargetRule(**{"shrink_ratio": first, **(targets or {})})
         return cls(
             geometry=geometry,
             augmentation=augmentation or DetectionAugmentation(),
-            targets=TargetRule(shrink_ratio=first),
-            shrink_growth=_LAST_RATIO - first,
+            targets=rule,
+            shrink_growth=0.0 if targets and "shrink_ratio" in targets else _LAST_RATIO - first,
         )
 
     def __call__(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 import pyclipper
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = ["BoxType", "DBPostProcess", "Region", "ScoreMode"]
@@ -86,6 +88,36 @@ class DBPostProcess:
             raise ValueError(f"unclip_ratio must be positive, not {self.unclip_ratio}")
         if self.max_candidates < 1:
             raise ValueError(f"max_candidates must be at least 1, not {self.max_candidates}")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """From values under PaddleOCR's names, as `inference.yml` has them; what is missing keeps its default.
+
+        Raises:
+            ValueError: A value can't be.
+        """
+        default = cls()
+        return cls(
+            thresh=float(settings.get("thresh", default.thresh)),
+            box_thresh=float(settings.get("box_thresh", default.box_thresh)),
+            unclip_ratio=float(settings.get("unclip_ratio", default.unclip_ratio)),
+            max_candidates=int(settings.get("max_candidates", default.max_candidates)),
+            use_dilation=bool(settings.get("use_dilation", default.use_dilation)),
+            score_mode=ScoreMode(settings.get("score_mode", default.score_mode)),
+            box_type=BoxType(settings.get("box_type", default.box_type)),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The values under PaddleOCR's names, as `from_settings` takes them."""
+        return {
+            "thresh": self.thresh,
+            "box_thresh": self.box_thresh,
+            "max_candidates": self.max_candidates,
+            "unclip_ratio": self.unclip_ratio,
+            "use_dilation": self.use_dilation,
+            "score_mode": self.score_mode.value,
+            "box_type": self.box_type.value,
+        }
 
     def __call__(self, probability: NDArray[np.float32], *, height: int, width: int) -> list[Region]:
         """Finds the regions of one page.

@@ -68,6 +68,7 @@ class DetectionRun(EvaluationRun):
             subject.layer,
             dataset,
             geometry=geometry if rule is None else geometry.with_rule(rule),
+            postprocess=subject.postprocess,
             unusable=self.measured_on.unusable if dataset is self.dataset else 0,
             progress=lambda done, total: self.progress((part + done / max(total, 1)) / parts, subject.note),
         )

@@ -164,7 +164,11 @@ def served_pair(first: Subject, second: Subject, *, aside: Path) -> ServedPipeli
             hint="give a detection model and a recognition model",
         )
     pair = {kind: _exported(subject, aside / kind.value) for kind, subject in by_kind.items()}
-    config = pipeline_config(detection=pair[Kind.DETECTION], recognition=pair[Kind.RECOGNITION])
+    config = pipeline_config(
+        detection=pair[Kind.DETECTION],
+        recognition=pair[Kind.RECOGNITION],
+        postprocess=by_kind[Kind.DETECTION].postprocess,
+    )
     return ServedPipeline(config, folder=aside)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
     from ocr_finetune_trainer.geometry import Geometry, RecognitionGeometry
 
 __all__ = ["Measurement", "Samples", "measure", "measure_recognition"]
@@ -57,6 +58,7 @@ def measure(
     dictionary: Dictionary | None = None,
     indices: Sequence[int] | None = None,
     batch_size: int = 32,
+    postprocess: DBPostProcess | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measurement:
     """Measures a model of any kind that reads or finds text; validation in training calls this.
@@ -68,6 +70,7 @@ def measure(
         dictionary: The model's characters, for a recognition model.
         indices: Which samples; None for all. Give each rank its share, add up `sums` over ranks, then `scores_of`.
         batch_size: Crops in a batch of the least width.
+        postprocess: From maps to outlines, for a detection model; None for that of `paddleocr`'s pipeline.
         progress: Called with samples done and samples in all.
 
     Raises:
@@ -90,7 +93,9 @@ def measure(
     if isinstance(geometry, DetectionGeometry):
         from ocr_finetune_trainer.evaluation.detection import measure_detection
 
-        return measure_detection(model, dataset, geometry=geometry, indices=indices, progress=progress)
+        return measure_detection(
+            model, dataset, geometry=geometry, postprocess=postprocess, indices=indices, progress=progress
+        )
     if dictionary is None:
         raise ValueError("a recognition model is measured with its dictionary")
     return measure_recognition(

@@ -16,9 +16,9 @@ from ocr_finetune_api.model_table import TABLE, Kind
 from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.data.table_labels import Vocabulary
 from ocr_finetune_trainer.dictionary import Dictionary
-from ocr_finetune_trainer.evaluation.db_postprocess import BoxType, DBPostProcess, ScoreMode
+from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.evaluation.networks import LayerNetwork, Network, OnnxNetwork, PaddleInferenceNetwork
-from ocr_finetune_trainer.evaluation.subjects import Subject, build_subject, trained_of
+from ocr_finetune_trainer.evaluation.subjects import Subject, build_subject, postprocess_of, trained_of
 from ocr_finetune_trainer.geometry import DetectionGeometry, Geometry, Normalization, RecognitionGeometry, geometry_for
 from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
 from ocr_finetune_trainer.table_geometry import TableGeometry
@@ -108,7 +108,7 @@ def _of_subject(subject: Subject, *, origin: str) -> OpenModel:
         network=LayerNetwork(subject.layer),
         geometry=subject.geometry,
         dictionary=subject.dictionary,
-        postprocess=DBPostProcess(),
+        postprocess=subject.postprocess,
         origin=origin,
     )
 
@@ -150,6 +150,7 @@ def _checkpoint(folder: Path) -> OpenModel:
         note=f"step {checkpoint.step}",
         source=str(folder),
         checkpoint=checkpoint,
+        postprocess=postprocess_of(spec),
     )
     return _of_subject(subject, origin=f"{config.run.name}: {subject.note}")
 
@@ -195,7 +196,7 @@ def _paddle(folder: Path, *, threads: int) -> OpenModel:
             network=network,
             geometry=DetectionGeometry(),
             dictionary=None,
-            postprocess=_postprocess(post),
+            postprocess=DBPostProcess.from_settings(post),
             origin=str(folder),
         )
     raise DataError(
@@ -238,19 +239,6 @@ def _recognition_geometry(
     return RecognitionGeometry(height=height, min_width=width, max_width=max_width, buckets=buckets, normalization=kept)
 
 
-def _postprocess(settings: Mapping[str, Any]) -> DBPostProcess:
-    default = DBPostProcess()
-    return DBPostProcess(
-        thresh=float(settings.get("thresh", default.thresh)),
-        box_thresh=float(settings.get("box_thresh", default.box_thresh)),
-        unclip_ratio=float(settings.get("unclip_ratio", default.unclip_ratio)),
-        max_candidates=int(settings.get("max_candidates", default.max_candidates)),
-        use_dilation=bool(settings.get("use_dilation", default.use_dilation)),
-        score_mode=ScoreMode(settings.get("score_mode", default.score_mode)),
-        box_type=BoxType(settings.get("box_type", default.box_type)),
-    )
-
-
 def _onnx(path: Path, *, threads: int) -> OpenModel:
     network = OnnxNetwork(path, threads=threads)
     about = network.metadata
@@ -285,7 +273,7 @@ def _onnx(path: Path, *, threads: int) -> OpenModel:
             network=network,
             geometry=DetectionGeometry(),
             dictionary=None,
-            postprocess=_postprocess(json.loads(about.get("postprocess", "{}"))),
+            postprocess=DBPostProcess.from_settings(json.loads(about.get("postprocess", "{}"))),
             origin=str(path),
         )
     raise DataError(

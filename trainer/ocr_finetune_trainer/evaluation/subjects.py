@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ocr_finetune_api import overrides
 from ocr_finetune_api.exit_codes import DataError
 from ocr_finetune_api.model_table import Kind
+from ocr_finetune_api.overrides import Part
 from ocr_finetune_trainer.dictionary import Dictionary
+from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.geometry import geometry_for
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.geometry import Geometry
     from ocr_finetune_trainer.training.checkpoint import Checkpoint
 
-__all__ = ["Subject", "base_of", "build_subject", "trained_of"]
+__all__ = ["Subject", "base_of", "build_subject", "postprocess_of", "trained_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Subject:
         dictionary: Its characters; None for models that do not read.
         note: What it is, for people.
         checkpoint: Where it comes from, for a trained one.
+        postprocess: From its maps to outlines, for a detection model.
     """
 
     model_name: str
@@ -50,6 +54,12 @@ class Subject:
     dictionary: Dictionary | None
     note: str
     checkpoint: Checkpoint | None = None
+    postprocess: DBPostProcess = field(default_factory=DBPostProcess)
+
+
+def postprocess_of(spec: OCRFineTuneSpec) -> DBPostProcess:
+    """How a run makes outlines of maps: as `paddleocr`'s pipeline, but for what `training.config` says."""
+    return DBPostProcess.from_settings(overrides.settings(spec.training.config, Part.POSTPROCESS, spec.model.kind))
 
 
 def build_subject(
@@ -63,6 +73,7 @@ def build_subject(
     complete: bool = True,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
+    postprocess: DBPostProcess | None = None,
 ) -> Subject:
     """Builds a model as it is served.
 
@@ -77,6 +88,7 @@ def build_subject(
         complete: Whether weights that lack a part of the model are refused; else that part starts at random.
         seed: Start of an untrained model.
         checkpoint: Where a trained one comes from.
+        postprocess: From its maps to outlines, for a detection model; None for that of `paddleocr`'s pipeline.
 
     Raises:
         DataError: The weights are not those of this model.
@@ -106,6 +118,7 @@ def build_subject(
         dictionary=dictionary,
         note=note,
         checkpoint=checkpoint,
+        postprocess=postprocess or DBPostProcess(),
     )
 
 
@@ -127,6 +140,7 @@ def trained_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
         note=f"best checkpoint, step {checkpoint.step}",
         source=str(checkpoint.path),
         checkpoint=checkpoint,
+        postprocess=postprocess_of(spec),
     )
 
 
@@ -147,6 +161,7 @@ def base_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
             dictionary=_dictionary(workspace.dictionary, spec),
             note="untrained",
             seed=spec.training.seed,
+            postprocess=postprocess_of(spec),
         )
     from ocr_finetune_trainer.models.store import load_prepared
 
@@ -163,6 +178,7 @@ def base_of(workspace: Workspace, spec: OCRFineTuneSpec) -> Subject:
         source=source,
         complete=False,
         seed=spec.training.seed,
+        postprocess=postprocess_of(spec),
     )
 
 

@@ -57,7 +57,9 @@ class DetectionChecker:
     def network(self, network: Network | Any) -> Measured:
         """A format that runs in a network of ours, or a layer."""
         with Stopwatch() as watch:
-            measurement = measure_detection(network, self._set.dataset, geometry=self._geometry)
+            measurement = measure_detection(
+                network, self._set.dataset, geometry=self._geometry, postprocess=self._subject.postprocess
+            )
         return _measured(measurement, watch.seconds)
 
     def served(self, folder: Path) -> Measured:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
 from ocr_finetune_api.model_table import lookup
-from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.evaluation.networks import OnnxNetwork, PaddleInferenceNetwork
 from ocr_finetune_trainer.export.checks import FormatCheck, compare, problems_of, size_of
 from ocr_finetune_trainer.export.inference_config import (
@@ -179,7 +178,7 @@ def settings_for(subject: Subject) -> dict[str, Any]:
         return table_config(serving_name=serving_name, geometry=subject.geometry)
     if isinstance(subject.geometry, OrientationGeometry):
         return orientation_config(serving_name=serving_name, geometry=subject.geometry)
-    return detection_config(serving_name=serving_name, geometry=subject.geometry, postprocess=DBPostProcess())
+    return detection_config(serving_name=serving_name, geometry=subject.geometry, postprocess=subject.postprocess)
 
 
 def put_in_place(built: Path, target: Path) -> None:

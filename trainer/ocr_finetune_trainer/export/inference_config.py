@@ -103,16 +103,7 @@ def detection_config(*, serving_name: str, geometry: DetectionGeometry, postproc
                 {"KeepKeys": {"keep_keys": ["image", "shape"]}},
             ]
         },
-        "PostProcess": {
-            "name": "DBPostProcess",
-            "thresh": postprocess.thresh,
-            "box_thresh": postprocess.box_thresh,
-            "max_candidates": postprocess.max_candidates,
-            "unclip_ratio": postprocess.unclip_ratio,
-            "use_dilation": postprocess.use_dilation,
-            "score_mode": postprocess.score_mode.value,
-            "box_type": postprocess.box_type.value,
-        },
+        "PostProcess": {"name": "DBPostProcess", **postprocess.settings()},
     }
 
 

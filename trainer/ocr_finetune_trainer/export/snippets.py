@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ocr_finetune_api.model_table import Kind
+from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
 from ocr_finetune_trainer.geometry import PIPELINE_RULE
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _CLASS = {
     Kind.TABLE: "TableStructureRecognition",
     Kind.ORIENTATION: "TextLineOrientationClassification",
 }
-_DET_DEFAULTS = {"thresh": 0.3, "box_thresh": 0.6, "unclip_ratio": 1.5}
+# The pipeline's own settings win over those of `inference.yml`; the others are read from there.
+_POSTPROCESS = ("thresh", "box_thresh", "unclip_ratio")
 
 
 def usage(info: ModelInfo, *, paddle: str = "paddle", onnx: str = "") -> str:
@@ -61,14 +63,19 @@ def usage(info: ModelInfo, *, paddle: str = "paddle", onnx: str = "") -> str:
 
 
 def pipeline_config(
-    *, detection: tuple[str, Path | str] | None, recognition: tuple[str, Path | str] | None
+    *,
+    detection: tuple[str, Path | str] | None,
+    recognition: tuple[str, Path | str] | None,
+    postprocess: DBPostProcess | None = None,
 ) -> dict[str, Any]:
     """The PaddleX pipeline `OCR` with one's own models; what is not given is the official PP-OCRv5.
 
     Args:
         detection: Serving name and folder of the detector.
         recognition: Serving name and folder of the recogniser.
+        postprocess: How the detector's maps become outlines; None for the pipeline's own way.
     """
+    settings = (postprocess or DBPostProcess()).settings()
     det_name, det_dir = detection or ("PP-OCRv5_server_det", None)
     rec_name, rec_dir = recognition or ("PP-OCRv5_server_rec", None)
     return {
@@ -84,7 +91,7 @@ def pipeline_config(
                 "limit_side_len": PIPELINE_RULE.limit_side_len,
                 "limit_type": PIPELINE_RULE.limit_type.value,
                 "max_side_limit": PIPELINE_RULE.max_side_limit,
-                **_DET_DEFAULTS,
+                **{name: settings[name] for name in _POSTPROCESS},
             },
             "TextRecognition": {
                 "module_name": "text_recognition",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -36,9 +37,22 @@ def ctc_loss(logits: Tensor, *, labels: Tensor, lengths: Tensor) -> Tensor:
     )
 
 
+def focal(losses: Tensor) -> Tensor:
+    """Weighs the loss of each sample, (N,), by the square of the probability that its label is not read."""
+    return losses * (1.0 - paddle.exp(-losses)) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class CTCLoss:
-    """The loss of a model with a CTC head alone."""
+    """The loss of a model with a CTC head alone.
+
+    Attributes:
+        focal: Whether samples that are read already weigh less, `use_focal_loss` in PaddleOCR.
+    """
+
+    focal: bool = False
 
     def __call__(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Reads `ctc` of the outputs, `label_ctc` (N, L) and `length` (N,) of the batch; returns `loss`, a scalar."""
-        return {"loss": ctc_loss(outputs["ctc"], labels=batch["label_ctc"], lengths=batch["length"]).mean()}
+        by_sample = ctc_loss(outputs["ctc"], labels=batch["label_ctc"], lengths=batch["length"])
+        return {"loss": (focal(by_sample) if self.focal else by_sample).mean()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import paddle
@@ -41,28 +42,21 @@ def focal_loss(predicted: Tensor, truth: Tensor, mask: Tensor, *, alpha: float, 
     return (weight * (1.0 - right) ** gamma * entropy * mask).sum() / (mask.sum() + _EPSILON)
 
 
+@dataclass(frozen=True, kw_only=True)
 class SupervisedDBLoss:
     """Shrink map, threshold map and binary map, of the fused map and of the levels.
 
-    Args:
+    Attributes:
         shrink_weight: Weight of the shrink map's term, alpha in PaddleOCR.
         threshold_weight: Weight of the threshold map's term, beta in PaddleOCR.
         focal_alpha: See `focal_loss`.
         focal_gamma: See `focal_loss`.
     """
 
-    def __init__(
-        self,
-        *,
-        shrink_weight: float = 5.0,
-        threshold_weight: float = 10.0,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.5,
-    ) -> None:
-        self.shrink_weight = shrink_weight
-        self.threshold_weight = threshold_weight
-        self.focal_alpha = focal_alpha
-        self.focal_gamma = focal_gamma
+    shrink_weight: float = 5.0
+    threshold_weight: float = 10.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.5
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the loss of a batch.

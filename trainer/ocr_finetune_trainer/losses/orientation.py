@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddle.nn import functional as F
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
 
+@dataclass(frozen=True)
 class OrientationLoss:
     """Cross entropy of two classes."""
 

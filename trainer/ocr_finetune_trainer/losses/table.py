@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddle.nn import functional as F
@@ -12,12 +13,17 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
 class TableLoss:
-    """Cross entropy of the tokens plus twice the smooth L1 distance of the boxes (PaddleOCR's settings for SLANet)."""
+    """Cross entropy of the tokens plus the smooth L1 distance of the boxes.
 
-    def __init__(self, *, structure_weight: float = 1.0, location_weight: float = 2.0) -> None:
-        self._structure_weight = structure_weight
-        self._location_weight = location_weight
+    Attributes:
+        structure_weight: Weight of the tokens.
+        location_weight: Weight of the boxes; both are PaddleOCR's for SLANet.
+    """
+
+    structure_weight: float = 1.0
+    location_weight: float = 2.0
 
     def __call__(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compares the decoded steps with the targets that follow them.
@@ -34,9 +40,9 @@ class TableLoss:
         logits = outputs["structure_probs"].astype("float32")
         steps = logits.shape[1]
         targets = batch["structure"][:, 1 : steps + 1].astype("int64")
-        structure = F.cross_entropy(logits, targets, reduction="mean") * self._structure_weight
+        structure = F.cross_entropy(logits, targets, reduction="mean") * self.structure_weight
         mask = batch["bbox_masks"][:, 1 : steps + 1].astype("float32")
         boxes = batch["bboxes"][:, 1 : steps + 1].astype("float32")
         distance = F.smooth_l1_loss(outputs["loc_preds"].astype("float32") * mask, boxes * mask, reduction="sum")
-        location = distance * self._location_weight / (mask.sum() + 1e-12)
+        location = distance * self.location_weight / (mask.sum() + 1e-12)
         return {"loss": structure + location, "structure_loss": structure, "loc_loss": location}

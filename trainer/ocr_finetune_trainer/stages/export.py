@@ -19,7 +19,7 @@ from ocr_finetune_trainer.data.sources import Opener, local_path
 from ocr_finetune_trainer.evaluation.end_to_end import find_run
 from ocr_finetune_trainer.evaluation.files import write_json, write_text
 from ocr_finetune_trainer.evaluation.held_out import HeldOutSet, test_set
-from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
+from ocr_finetune_trainer.evaluation.subjects import Subject, postprocess_of, trained_of
 from ocr_finetune_trainer.export.archive import pack, push
 from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
 from ocr_finetune_trainer.export.model_card import model_card
@@ -30,6 +30,7 @@ from ocr_finetune_trainer.stages.context import StageOutcome
 from ocr_finetune_trainer.stages.prepare import SECRETS
 
 if TYPE_CHECKING:
+    from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
     from ocr_finetune_trainer.export.checks import Checker
     from ocr_finetune_trainer.stages.context import StageContext
 
@@ -139,7 +140,11 @@ def _finish(
     folder = context.workspace.export
     info = lookup(subject.model_name)
     pairs = {info.kind: (info.serving_name, "paddle")} | _partner(context)
-    pipeline = pipeline_config(detection=pairs.get(Kind.DETECTION), recognition=pairs.get(Kind.RECOGNITION))
+    pipeline = pipeline_config(
+        detection=pairs.get(Kind.DETECTION),
+        recognition=pairs.get(Kind.RECOGNITION),
+        postprocess=_postprocess(context, subject),
+    )
     if info.kind in (Kind.DETECTION, Kind.RECOGNITION):
         write_text(folder / "pipeline.yml", pipeline_text(pipeline))
     checks = {name: check.as_dict() for name, check in exporter.checks.items()}
@@ -194,6 +199,14 @@ def _base(context: StageContext) -> str:
     except (OSError, json.JSONDecodeError):
         return f"the weights {pretrained}"
     return f"the weights {pretrained} (SHA-256 {source.get('sha256', 'unknown')})"
+
+
+def _postprocess(context: StageContext, subject: Subject) -> DBPostProcess:
+    """How the pipeline's detector makes outlines: that of this run, or of its partner."""
+    asked = context.spec.evaluation.end_to_end
+    if subject.kind is Kind.DETECTION or asked is None:
+        return subject.postprocess
+    return postprocess_of(run_config.read(find_run(context.workspace.root, asked.with_.run).run_config).spec)
 
 
 def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +12,27 @@ import paddle
 from paddle import nn
 from prometheus_client import CollectorRegistry
 
-from ocr_finetune_api import results
-from ocr_finetune_api.exit_codes import ConfigurationError, DeviceError, InputMissingError, StopRequested
+from ocr_finetune_api import overrides, results
+from ocr_finetune_api.exit_codes import DeviceError, InputMissingError, StopRequested
 from ocr_finetune_api.model_table import Kind, lookup
+from ocr_finetune_api.overrides import Part
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.values import seconds
-from ocr_finetune_trainer import losses, models
+from ocr_finetune_trainer import losses
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.dictionary import Dictionary
+from ocr_finetune_trainer.evaluation.subjects import postprocess_of
 from ocr_finetune_trainer.geometry import DetectionGeometry, geometry_for
 from ocr_finetune_trainer.models.freezing import Freezing
 from ocr_finetune_trainer.telemetry.trackers import Tracker, open_trackers
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
 from ocr_finetune_trainer.training import checkpoint, validate
 from ocr_finetune_trainer.training.average import Average
+from ocr_finetune_trainer.training.building import guided_branch, load_pretrained, new_model
 from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
 from ocr_finetune_trainer.training.choices import Facts, Settings, choose
 from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transform
-from ocr_finetune_trainer.training.identity import identity_of
+from ocr_finetune_trainer.training.identity import identity_of, planned_batch
 from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
 from ocr_finetune_trainer.training.profiling import Profiling
@@ -43,6 +46,7 @@ from ocr_finetune_trainer.training.writer import CheckpointWriter
 if TYPE_CHECKING:
     from ocr_finetune_api.run_config import RunConfig
     from ocr_finetune_api.workspace import Workspace
+    from ocr_finetune_trainer.models.weights import LoadReport
     from ocr_finetune_trainer.training.pulse import Pulse
     from ocr_finetune_trainer.training.ranks import Ranks
 
@@ -110,12 +114,13 @@ class _Job:
         self.gpu = gpu
         self.info = lookup(spec.model.name)
         self.metric = validate.metric_of(self.info.kind, spec.evaluation.metric)
-        self.guided = _guided(spec.model.guidance, name=spec.model.name)
+        self.guided = guided_branch(spec.model)
         self.geometry = geometry_for(spec.model.name)
         self.dictionary = Dictionary.load(workspace.dictionary) if self.info.kind is Kind.RECOGNITION else None
         self.dataset = DataSet.open(workspace.data / "train")
         if isinstance(self.geometry, DetectionGeometry):
-            self.geometry = self.geometry.for_pages(self.dataset.sizes)
+            canvas = self._changes(Part.CANVAS)
+            self.geometry = replace(self.geometry.for_pages(self.dataset.sizes), **canvas)
         self.validation = DataSet.open(workspace.data / "validation")
         if not len(self.validation):
             raise InputMissingError(f"{workspace.data / 'validation'}: is empty, so no checkpoint can be chosen")
@@ -127,8 +132,9 @@ class _Job:
         self.start = self._locate()
         self.settings = self._choose()
         self.writer = self._writer() if ranks.first else None
+        self.loaded: LoadReport | None = None
         self.model = self._build_model()
-        self.average_model = self._new_model() if self.settings.ema else None
+        self.average_model = new_model(spec, self.dictionary) if self.settings.ema else None
         self.recorder = self._recorder(folder)
         self.announce()
 
@@ -176,6 +182,8 @@ class _Job:
             return
         for choice in self.settings.choices:
             logger.info("%s: %s (%s)", choice.name, choice.value, choice.reason)
+        for key, value in overrides.values(self.spec.training.config).items():
+            logger.info("training.config: %s: %s", key, value)
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
 
@@ -206,22 +214,15 @@ class _Job:
         self.steps = settings.epochs * self.order.steps_per_epoch
         return settings
 
-    def _new_model(self) -> nn.Layer:
-        characters = self.dictionary.size if self.dictionary is not None else 0
-        with paddle.utils.unique_name.guard():
-            return models.build(self.spec.model.name, characters=characters, guided=self.guided)
+    def _changes(self, part: Part) -> dict[str, Any]:
+        """What `training.config` changes of a part."""
+        return overrides.settings(self.spec.training.config, part, self.info.kind)
 
     def _build_model(self) -> nn.Layer:
         paddle.seed(self.spec.training.seed)
-        model = self._new_model()
+        model = new_model(self.spec, self.dictionary)
         if self.spec.model.pretrained != "none":
-            from ocr_finetune_trainer.models.store import load_prepared
-            from ocr_finetune_trainer.models.weights import load_weights
-
-            arrays, old, source = load_prepared(self.workspace.weights)
-            report = load_weights(model, arrays, source=source, old=old, new=self.dictionary)
-            for line in report.lines() if self.ranks.first else ():
-                logger.info("%s", line)
+            self.loaded = load_pretrained(model, self.workspace.weights, self.dictionary, tell=self.ranks.first)
         if self.settings.batch_norm == "sync":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
@@ -279,6 +280,7 @@ class _Job:
             return locate(
                 self.workspace,
                 identity=self.identity,
+                batch=planned_batch(spec),
                 resume_from=spec.training.resume_from,
                 tell=self._tell if leads else lambda *_args, **_fields: None,
                 begin_anew=leads,
@@ -308,11 +310,12 @@ class _Job:
         optimizer = Optimizer(
             trainable(self.model, layer_decay=settings.layer_decay, head_rate=settings.head_rate),
             weight_decay=settings.weight_decay,
+            **self._changes(Part.OPTIMIZER),
         )
         average = Average(self.average_model, of=self.model, decay=settings.ema) if self.average_model else None
         step = TrainStep(
             model=self.model,
-            loss=losses.build(spec.model.name, guided=self.guided),
+            loss=losses.build(spec.model.name, guided=self.guided, settings=self._changes(Part.LOSS)),
             optimizer=optimizer,
             normalization=self.geometry.normalization,
             settings=settings,
@@ -418,6 +421,7 @@ class _Job:
             ranks=self.ranks,
             batch_size=max(self.settings.batch_size, 32),
             timeout=float(self.config.stall_timeout_seconds),
+            postprocess=postprocess_of(self.spec),
         )
 
     def _outcome(self, progress: Progress, ending: Ending) -> Outcome:
@@ -444,6 +448,7 @@ class _Job:
                     "rollbacks": progress.rollbacks,
                     "resumedFromStep": self.start.progress.step if self.start.progress else 0,
                     "restarted": list(self.start.restarted),
+                    "pretrained": self.loaded.document() if self.loaded is not None else None,
                 },
             }
         )
@@ -457,15 +462,6 @@ def set_modes(model: nn.Layer, *, frozen_norms: bool, freezing: Freezing) -> Non
         for layer in model.sublayers():
             if isinstance(layer, nn.BatchNorm1D | nn.BatchNorm2D | nn.BatchNorm3D | nn.SyncBatchNorm | nn.BatchNorm):
                 layer.eval()
-
-
-def _guided(wanted: str, *, name: str) -> bool:
-    info = lookup(name)
-    if wanted == "keep" and not info.can_guide:
-        raise ConfigurationError(
-            f"model.guidance: {name} has no guided branch to keep", hint="write guidance: auto or drop"
-        )
-    return {"keep": True, "drop": False}.get(wanted, info.guided)
 
 
 def _choose_device(config: RunConfig, ranks: Ranks) -> bool:

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ocr_finetune_api import overrides
 from ocr_finetune_api.model_table import Kind, lookup
+from ocr_finetune_api.overrides import Part
 from ocr_finetune_trainer.data.augment.recognition import suited
 from ocr_finetune_trainer.data.loader import Loader
 from ocr_finetune_trainer.data.order import Order, mixing_weights, rarity
@@ -77,7 +80,7 @@ class DataFeed:
 
     @contextmanager
     def open(self, step: int) -> Iterator[Iterator[Batch]]:
-        """The batches from a step on; its processes end with the context."""
+        """The batches from a step on; its processes begin with the context, and end with it."""
         loader = Loader(
             self._dataset,
             self.order,
@@ -90,16 +93,16 @@ class DataFeed:
             total_steps=self._steps,
         )
         with loader:
-            yield self._never_empty(loader)
+            yield self._never_empty(iter(loader), loader)
 
-    def _never_empty(self, loader: Loader) -> Iterator[Batch]:
+    def _never_empty(self, batches: Iterator[Batch], loader: Loader) -> Iterator[Batch]:
         """Gives a rank that has no sample in a step something to compute: the others wait for it in any case.
 
         Such a batch has pictures and an empty `index`: it counts nothing, so what is in it does not matter, but it must be
         the same in a run that was interrupted.
         """
         spare: Batch | None = None
-        for batch in loader:
+        for batch in batches:
             if len(batch["index"]):
                 yield batch
                 continue
@@ -155,15 +158,17 @@ def make_transform(
     """
     info = lookup(spec.model.name)
     plain = spec.training.augmentation == "none"
+    changes = {part: overrides.settings(spec.training.config, part, info.kind) for part in Part}
     if info.kind is Kind.DETECTION:
         from ocr_finetune_trainer.data.detection_samples import DetectionAugmentation, DetectionTransform
 
-        augmentation = DetectionAugmentation.none() if plain else DetectionAugmentation()
+        augmentation = DetectionAugmentation.none() if plain else DetectionAugmentation(**changes[Part.PAGES])
         return DetectionTransform.for_model(
             spec.model.name,
             geometry=geometry,  # type: ignore[arg-type]
             augmentation=augmentation,
             pretrained=spec.model.pretrained != "none",
+            targets=changes[Part.TARGETS],
         )
     if info.kind is Kind.TABLE:
         from ocr_finetune_trainer.data.table_samples import TableAugmentation, TableTransform
@@ -177,7 +182,7 @@ def make_transform(
     return RecognitionTransform(
         geometry,  # type: ignore[arg-type]
         dictionary,
-        None if plain else suited(spec.model.name, longest=longest),
+        None if plain else replace(suited(spec.model.name, longest=longest), **changes[Part.LINES]),
         guide=info.guide if guided else "",
         stride=frame_stride(spec.model.name),
     )

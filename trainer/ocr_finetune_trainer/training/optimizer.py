@@ -104,14 +104,22 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: list[Parameter], *, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+        self,
+        parameters: list[Parameter],
+        *,
+        weight_decay: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
     ) -> None:
         """Takes over the parameters: their own regularisation is replaced by decoupled decay.
 
         Args:
             parameters: What to change.
             weight_decay: Decay of the parameters that decay.
-            betas: Of the moments.
+            beta1: Decay of the mean of gradients.
+            beta2: Decay of their mean square.
+            epsilon: Keeps the quotient of both finite.
         """
         self.parameters = parameters
         decayed = {parameter.tensor.name for parameter in parameters if parameter.decays}
@@ -121,8 +129,9 @@ class Optimizer:
         self._inner = paddle.optimizer.AdamW(
             learning_rate=0.0,
             parameters=[parameter.tensor for parameter in parameters],
-            beta1=betas[0],
-            beta2=betas[1],
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
             weight_decay=weight_decay,
             apply_decay_param_fun=decayed.__contains__,
             multi_precision=False,

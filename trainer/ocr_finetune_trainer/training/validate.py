@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ocr_finetune_trainer.data.store import DataSet
     from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
     from ocr_finetune_trainer.geometry import Geometry
     from ocr_finetune_trainer.training.ranks import Ranks
 
@@ -57,6 +58,7 @@ def measure_on_all_ranks(
     ranks: Ranks,
     batch_size: int,
     timeout: float,
+    postprocess: DBPostProcess | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measures the validation set, every rank its share.
@@ -69,6 +71,7 @@ def measure_on_all_ranks(
         ranks: The gang.
         batch_size: Crops of one forward pass.
         timeout: Seconds that the fastest rank waits for the slowest.
+        postprocess: From maps to outlines, for a detection model.
         progress: Called with samples done and samples of this rank.
 
     Returns:
@@ -83,6 +86,7 @@ def measure_on_all_ranks(
         dictionary=dictionary,
         indices=range(ranks.rank, len(dataset), ranks.world),
         batch_size=batch_size,
+        postprocess=postprocess,
         progress=progress,
     )
     ranks.wait_for_all("the evaluation", timeout=timeout)

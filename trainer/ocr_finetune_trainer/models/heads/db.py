@@ -14,7 +14,7 @@ from ocr_finetune_trainer.models.necks.fpn import upsample
 if TYPE_CHECKING:
     from paddle import Tensor
 
-# The slope of the differentiable step, k in equation 2 of the paper.
+# The slope of the differentiable step, k in equation 2 of the paper and in PaddleOCR.
 STEP_SLOPE = 50.0
 
 
@@ -65,9 +65,9 @@ class MapBranch(nn.Layer):
         return nn.functional.sigmoid(self.conv3(features).astype("float32")), features
 
 
-def soft_step(shrink: Tensor, threshold: Tensor) -> Tensor:
+def soft_step(shrink: Tensor, threshold: Tensor, *, slope: float = STEP_SLOPE) -> Tensor:
     """The approximate binary map: near 1 where `shrink` is over `threshold`. All (N, 1, H, W)."""
-    return nn.functional.sigmoid(STEP_SLOPE * (shrink - threshold))
+    return nn.functional.sigmoid(slope * (shrink - threshold))
 
 
 class DBHead(nn.Layer):
@@ -75,10 +75,14 @@ class DBHead(nn.Layer):
 
     Args:
         in_channels: Channels of the pyramid's output.
+
+    Attributes:
+        step_slope: Slope of the step that makes the binary map, in training only.
     """
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
+        self.step_slope = STEP_SLOPE
         self.binarize = MapBranch(in_channels)
         self.thresh = MapBranch(in_channels)
 
@@ -89,7 +93,8 @@ class DBHead(nn.Layer):
     def train_forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) to `maps` (N, 3, 4H, 4W): shrink, threshold and binary map."""
         shrink, threshold = self.binarize(x)[0], self.thresh(x)[0]
-        return {"maps": paddle.concat([shrink, threshold, soft_step(shrink, threshold)], axis=1)}
+        binary = soft_step(shrink, threshold, slope=self.step_slope)
+        return {"maps": paddle.concat([shrink, threshold, binary], axis=1)}
 
 
 class LocalRefinement(nn.Layer):
@@ -137,7 +142,7 @@ class PFHeadLocal(DBHead):
         """
         shrink, refined = self._refine(x)
         threshold = self.thresh(x)[0]
-        binary = soft_step(shrink, threshold)
+        binary = soft_step(shrink, threshold, slope=self.step_slope)
         return {
             "maps": paddle.concat([refined, threshold, binary], axis=1),
             "distance_maps": refined,

@@ -50,5 +50,6 @@ class SupervisedDBHead(DBHead):
                 )
             shrink = getattr(self, f"aux_binarize_{level}")(features)[0]
             threshold = getattr(self, f"aux_thresh_{level}")(features)[0]
-            outputs[f"aux_maps_{level}"] = paddle.concat([shrink, threshold, soft_step(shrink, threshold)], axis=1)
+            binary = soft_step(shrink, threshold, slope=self.step_slope)
+            outputs[f"aux_maps_{level}"] = paddle.concat([shrink, threshold, binary], axis=1)
         return outputs
