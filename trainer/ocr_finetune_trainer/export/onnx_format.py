@@ -7,23 +7,20 @@ as well, in milliseconds.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import OCRFineTuneError
+from ocr_finetune_trainer.export.onnx_conversion import convert
 from ocr_finetune_trainer.geometry import DetectionGeometry, RecognitionGeometry
 from ocr_finetune_trainer.orientation_geometry import OrientationGeometry
 from ocr_finetune_trainer.table_geometry import TableGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ocr_finetune_trainer.dictionary import Dictionary
     from ocr_finetune_trainer.geometry import Geometry
@@ -108,7 +105,7 @@ def save_onnx(paddle_folder: Path, *, path: Path, geometry: Geometry, metadata: 
     import onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = _convert(paddle_folder)
+    content = convert(paddle_folder, opset=OPSET)
     try:
         model = simplify(content)
         _name(model, outputs=output_names(geometry))
@@ -118,46 +115,6 @@ def save_onnx(paddle_folder: Path, *, path: Path, geometry: Geometry, metadata: 
     except Exception as error:
         raise OCRFineTuneError(f"the ONNX model made from {paddle_folder} is not valid: {error}") from error
     logger.info("wrote %s", path)
-
-
-def _convert(folder: Path) -> bytes:
-    import paddle2onnx
-
-    with _silenced() as said:
-        content: bytes | None = paddle2onnx.export(
-            str(folder / "inference.json"),
-            str(folder / "inference.pdiparams"),
-            opset_version=OPSET,
-            auto_upgrade_opset=False,
-            enable_onnx_checker=True,
-            enable_optimize=True,
-        )
-    if not content:
-        raise OCRFineTuneError(f"paddle2onnx cannot convert {folder}: {said() or 'it does not say why'}")
-    return content
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[Any]:
-    """Keeps what C++ and Python print to the standard streams; gives a function that returns it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-
-        def said() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace").strip()[-2000:]
-
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                yield said
-        finally:
-            for stream, descriptor in zip((1, 2), kept, strict=True):
-                os.dup2(descriptor, stream)
-                os.close(descriptor)
 
 
 def simplify(content: bytes) -> Any:
