@@ -1,8 +1,8 @@
 """What training costs, and what it reaches: run `python benchmarks/training.py` on an otherwise idle machine.
 
 Every figure is a ratio of two things measured in this run, or a fact that does not depend on the clock. With `--peer PATH`
-(a checkout of PaddleOCR with what it needs installed) its training step and its blocking save are measured beside ours;
-without one those lines say that they are skipped.
+(a checkout of PaddleOCR; `--peer-python` if what it needs lies in another environment) its own training and its blocking
+save are measured beside ours; without one those lines say that they are skipped.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training"))
 
 import cv2
 import numpy as np
+import peer_training as peer
 from training_rig import Job, digits, free_port, write_set
 
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.training.pulse import read_outcome
 
-STEPS_TIMED = 15
+DIGITS = 1797  # of scikit-learn
+NO_PEER = "skipped: no --peer"
 DIGIT_CHARACTERS = tuple("0123456789")
 
 
@@ -36,52 +38,101 @@ def main() -> None:
     """Runs what was asked for, and prints one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", type=Path, help="a checkout of PaddleOCR")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has what the checkout needs")
     parser.add_argument("--only", choices=sorted(BENCHMARKS), action="append")
-    parser.add_argument("--epochs", type=int, default=12, help="of the lines of digits")
+    parser.add_argument("--epochs", type=int, default=15, help="of the lines of digits; the peer trains 30")
     options = parser.parse_args()
     for name in options.only or BENCHMARKS:
         print(json.dumps({"benchmark": name, **BENCHMARKS[name](options)}), flush=True)
 
 
-def lines_of_digits(count: int, *, first: int, last: int, seed: int) -> list[tuple[np.ndarray, str]]:
-    """Lines of 3 to 6 real digits, drawn from the digits `first` to `last`: other lines hold other digits."""
-    pool = digits(last - first, start=first)
+def lines_of_digits(
+    count: int, *, first: int, last: int, seed: int, lengths: tuple[int, int] = (3, 6)
+) -> list[tuple[np.ndarray, str]]:
+    """Lines of 3 to 6 real digits, drawn from the digits `first` to `last` of a shuffle: other lines hold other digits."""
+    everyone = digits(DIGITS)
+    pool = [everyone[i] for i in np.random.default_rng(0).permutation(DIGITS)[first:last]]
     random = np.random.default_rng(seed)
     lines = []
     for _ in range(count):
-        chosen = [pool[i] for i in random.integers(0, len(pool), random.integers(3, 7))]
+        chosen = [pool[i] for i in random.integers(0, len(pool), random.integers(lengths[0], lengths[1] + 1))]
         picture = np.concatenate([picture for picture, _ in chosen], axis=1)
         lines.append((picture, "".join(text for _, text in chosen)))
     return lines
 
 
 def accuracy(options: argparse.Namespace) -> dict[str, Any]:
-    """Lines of digits: 2,000 to train, 400 unseen. The peer's end: 94.0 % after 30 epochs of batch 64."""
+    """Lines of digits: 2,000 to train, 400 unseen, on one core. The peer: 30 epochs with its augmentation."""
+    train = lines_of_digits(2000, first=0, last=1400, seed=1)
+    unseen = lines_of_digits(400, first=1400, last=DIGITS, seed=2)
     with tempfile.TemporaryDirectory() as folder:
-        training = {"epochs": options.epochs, "batchSize": 64, "workers": 1, "evaluate": {"every": "1 epoch"}}
-        job = Job(Path(folder) / "run", training)
-        _prepare(
-            job, lines_of_digits(2000, first=0, last=1400, seed=1), lines_of_digits(400, first=1400, last=1797, seed=2)
-        )
+        job = Job(Path(folder) / "run", {"epochs": options.epochs, "batchSize": 64, "evaluate": {"every": "1 epoch"}})
+        _prepare(job, train, unseen)
         began = time.monotonic()
-        outcome, usage = _train(job)
+        done = _train(job, before=_on_one_core())
         wall = time.monotonic() - began
-        curve = [(event["step"], event["accuracy"]) for event in job.events("evaluated")]
-        seconds = outcome["metrics"]["seconds"]
-        steps = outcome["metrics"]["steps"]
-        reached = next((step for step, value in curve if value >= 0.94), None)
-        peer = 30 * 2000 / 64 * 0.63  # seconds of the peer on one core, by the issue's figure for its step
-        return {
-            "best": outcome["metrics"]["best"],
-            "stepsTo94Percent": reached,
-            "partOfTrainingTo94Percent": None if reached is None else round(reached / steps, 3),
-            "wallSeconds": round(wall, 1),
-            "trainingSeconds": seconds,
-            "cpuSeconds": round(usage, 1),
-            "cpuSecondsOfThePeerByItsStep": round(peer, 1),
-            "ratioOfCpuSeconds": round(usage / peer, 3),
-            "curve": curve,
+        evaluated = job.events("evaluated")
+        began = evaluated[0]["time"]
+        curve = [(round(event["time"] - began, 1), event["accuracy"]) for event in evaluated]
+        found = {"end": curve[-1][1], "wallSeconds": round(wall, 1), "curve": curve}
+        if options.peer is None:
+            return {**found, "best": done.outcome["metrics"]["best"], "peer": NO_PEER}
+        theirs = peer.train(
+            options.peer, peer.small_model(), folder=Path(folder) / "peer", train=train, validation=unseen,
+            characters="0123456789", epochs=30, batch=64, evaluate_every=5 * 32, python=options.peer_python,
+            before=_on_one_core(),
+        )  # fmt: skip
+    end = theirs.accuracies[-1]
+    reached = next((seconds for seconds, value in curve if value >= end), None)
+    return {
+        **found,
+        "peerEnd": round(end, 4),
+        "peerBest": round(max(theirs.accuracies), 4),
+        "peerWallSeconds": round(theirs.seconds, 1),
+        "ratioOfWall": round(wall / theirs.seconds, 3),
+        "ratioOfWallToThePeersEnd": None if reached is None else round(reached / theirs.seconds, 3),
+    }
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Samples a second of training with augmentation on one core, and the peak memory of the process."""
+    if options.peer is None:
+        return {"peer": NO_PEER}
+    cases = {
+        # Two digits fill 64 of the 80 columns that both pad to; four to six, 320 of 48 rows.
+        "MobileNetV3_small_ctc": (peer.small_model(), 64, 32, 2),
+        "PP-OCRv5_mobile_rec": (peer.mobile_model(options.peer), 8, 10, 5),
+    }
+    found = {}
+    for name, (model, batch, steps, digits_a_line) in cases.items():
+        lines = lines_of_digits(batch * steps, first=0, last=1400, seed=1, lengths=(digits_a_line, digits_a_line))
+        with tempfile.TemporaryDirectory() as folder:
+            training = {"epochs": 1, "batchSize": batch, "learningRate": 0.001, "evaluate": {"every": "100 epochs"}}
+            job = Job(Path(folder) / "run", training, {"name": name})
+            _prepare(job, lines, lines[:4])
+            ours = _train(job, before=_on_one_core())
+            theirs = peer.train(
+                options.peer, model, folder=Path(folder) / "peer", train=lines, validation=lines[:4],
+                characters="0123456789", epochs=1, batch=batch, rate=1e-3, report_every=2,
+                python=options.peer_python, before=_on_one_core(),
+            )  # fmt: skip
+        speed_of_ours = _samples_a_second(job, batch=batch)
+        found[name] = {
+            "batch": batch,
+            "samplesPerSecond": round(speed_of_ours, 2),
+            "peerSamplesPerSecond": round(theirs.samples_a_second, 2),
+            "ratio": round(speed_of_ours / theirs.samples_a_second, 2),
+            "peakMebibytes": round(ours.peak_mebibytes),
+            "peerPeakMebibytes": round(theirs.peak_mebibytes),
+            "ratioOfMemory": round(ours.peak_mebibytes / theirs.peak_mebibytes, 2),
         }
+    return found
+
+
+def _samples_a_second(job: Job, *, batch: int) -> float:
+    """The median over the steps, the first two left out: they allocate."""
+    parts = [job.curve(f"seconds/{part}") for part in ("data", "compute", "agree")]
+    return float(np.median([batch / sum(part[step] for part in parts) for step in parts[0] if step > 1]))
 
 
 def scaling(_options: argparse.Namespace) -> dict[str, Any]:
@@ -100,9 +151,7 @@ def scaling(_options: argparse.Namespace) -> dict[str, Any]:
                 lines_of_digits(16, first=1400, last=1797, seed=2),
             )
             _train(job, processes=processes)
-            lines = (job.workspace.folder / "scalars.jsonl").read_text(encoding="utf-8").splitlines()
-            values = [json.loads(line).get("train/samples_per_second") for line in lines]
-            speeds[processes] = [value for value in values if value][-1]
+            speeds[processes] = _samples_a_second(job, batch=64 * processes)
     ratio = speeds[2] / speeds[1]
     return {"samplesPerSecond": {n: round(v, 1) for n, v in speeds.items()}, "ratio": round(ratio, 2)}
 
@@ -206,8 +255,15 @@ def checkpoint_pause(options: argparse.Namespace) -> dict[str, Any]:
             "blockingSaveSeconds": round(_median(blocking, count=3), 4),
             "paddleSaveSeconds": round(_median(like_the_peer, count=3), 4),
             "ratioToOurBlockingSave": round(pauses / _median(blocking, count=3), 3),
-            "peer": _peer_note(options),
+            **_against_the_peer(pauses, options),
         }
+
+
+def _against_the_peer(pause: float, options: argparse.Namespace) -> dict[str, Any]:
+    if options.peer is None:
+        return {"peer": NO_PEER}
+    saves = float(np.median(peer.blocking_saves(options.peer, classes=6001, python=options.peer_python)))
+    return {"peerSaveSeconds": round(saves, 4), "ratioToThePeersSave": round(pause / saves, 3)}
 
 
 def restart(_options: argparse.Namespace) -> dict[str, Any]:
@@ -229,22 +285,12 @@ def restart(_options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(_options: argparse.Namespace) -> dict[str, Any]:
-    """Peak resident memory of the process that trains the small model at batch 64."""
+    """Peak resident memory of the process that trains the small model at batch 64; see `speed` for the peer's."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder) / "run", {"epochs": 1, "batchSize": 64, "learningRate": 0.001, "workers": 0})
         _prepare(job, lines_of_digits(640, first=0, last=1400, seed=1), digits(16, start=1400))
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        _train(job)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {
-        "peakMebibytes": round(max(peak, before) / 1024),
-        "peerMebibytes": 683,
-        "peerFigure": "as measured for the issue",
-    }
-
-
-def _peer_note(options: argparse.Namespace) -> str:
-    return "measured by paddle.save above" if options.peer else "skipped: no --peer; paddle.save stands in for its save"
+        done = _train(job)
+    return {"peakMebibytes": round(done.peak_mebibytes)}
 
 
 def _prepare(job: Job, train: list[tuple[np.ndarray, str]], validation: list[tuple[np.ndarray, str]]) -> None:
@@ -255,14 +301,21 @@ def _prepare(job: Job, train: list[tuple[np.ndarray, str]], validation: list[tup
     Dictionary(DIGIT_CHARACTERS, use_space=False).save(workspace.dictionary)
 
 
-def _train(job: Job, *, processes: int = 1) -> tuple[dict[str, Any], float]:
-    """Trains in processes of its own; what the first reported, and the CPU seconds of all of them."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave: its outcome, and what its largest process used."""
+
+    outcome: dict[str, Any]
+    peak_mebibytes: float
+
+
+def _train(job: Job, *, processes: int = 1, before: tuple[str, ...] = ()) -> Trained:
+    """Trains in processes of its own, with `before` in front of each command."""
     folder = job.root
     config = folder / "config.yaml"
     config.write_text(job.config(devices_per_node=processes).to_yaml(), encoding="utf-8")
     (folder / "rank-0.outcome").unlink(missing_ok=True)
     port = free_port()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     children = []
     for rank in range(processes):
         gang = {
@@ -270,23 +323,29 @@ def _train(job: Job, *, processes: int = 1) -> tuple[dict[str, Any], float]:
             "PADDLE_MASTER": f"127.0.0.1:{port}", "PADDLE_CURRENT_ENDPOINT": f"127.0.0.1:{port + rank}",
             "PADDLE_TRAINER_ENDPOINTS": ",".join(f"127.0.0.1:{port + other}" for other in range(processes)),
         }  # fmt: skip
+        log = (folder / f"rank-{rank}.log").open("wb")
         children.append(
             subprocess.Popen(
-                [sys.executable, "-m", "ocr_finetune_trainer.training.worker", "--config", str(config),
+                [*before, sys.executable, "-m", "ocr_finetune_trainer.training.worker", "--config", str(config),
                  "--workspace", str(job.root), "--folder", str(folder), "--execution", "b"],
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | (gang if processes > 1 else {}),
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                stdout=log, stderr=subprocess.STDOUT,
             )
         )  # fmt: skip
-    for child in children:
-        _, errors = child.communicate()
-        if child.returncode:
-            sys.exit(errors.decode()[-3000:])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = 0
+    for rank, child in enumerate(children):
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            sys.exit((folder / f"rank-{rank}.log").read_text(encoding="utf-8", errors="replace")[-3000:])
+        peak = max(peak, usage.ru_maxrss)
     outcome = read_outcome(folder, 0)
     assert outcome is not None
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return outcome.values, used
+    return Trained(outcome.values, peak / 1024)
+
+
+def _on_one_core() -> tuple[str, ...]:
+    """What pins a command and all it starts to one core, so that both sides have the same."""
+    return ("taskset", "-c", str(min(os.sched_getaffinity(0))))
 
 
 def _median(
@@ -308,6 +367,7 @@ def _median(
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "accuracy": accuracy,
+    "speed": speed,
     "scaling": scaling,
     "overhead": overhead,
     "checkpoint": checkpoint_pause,

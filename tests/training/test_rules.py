@@ -43,6 +43,17 @@ def test_early_stopping_target_and_budget(zygote, make_job):
         assert again.values["metrics"]["steps"] == outcome.values["metrics"]["steps"]
 
 
+def test_a_metric_that_stands_still_is_noticed_once_before_patience_ends(zygote, make_job):
+    job = make_job(earlyStopping={"patience": 6, "minDelta": 0.9}, evaluate={"every": "1 steps"})
+    code, outcome, started = run(zygote, job)
+    assert code == 0, started.text
+    assert outcome.values["details"]["ended"] == "the metric has stopped improving"
+    [plateau] = job.events("plateau")
+    assert plateau["evaluations"] == 3
+    assert "accuracy has not improved for 3 evaluations" in started.text
+    assert "training ends after 3 more" in started.text
+
+
 def test_the_best_survives_a_resume(zygote, make_job):
     job = make_job(epochs=6, evaluate={"every": "1 epoch"}, ema=0)
     code, outcome, started = run(zygote, job)
@@ -112,6 +123,16 @@ def test_what_may_change_does_not_begin_anew(zygote, make_job):
     job.training |= {"evaluate": {"every": "3 steps"}, "earlyStopping": {"patience": 50}, "epochs": 3, "workers": 0}
     _, outcome, _ = run(zygote, job)
     assert outcome.values["details"]["resumedFromStep"] == 12
+
+
+def test_a_step_may_be_divided_into_smaller_batches(zygote, make_job):
+    job = make_job()
+    assert run(zygote, job)[0] == 0
+    job.training |= {"batchSize": 4, "gradientAccumulation": 2, "epochs": 3}
+    _, outcome, started = run(zygote, job)
+    assert outcome.values["details"]["restarted"] == [], started.text
+    assert outcome.values["details"]["resumedFromStep"] == 12
+    assert outcome.values["details"]["globalBatch"] == 8
 
 
 def test_another_run_s_checkpoint_is_gone_on_from(zygote, make_job):

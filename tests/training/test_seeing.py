@@ -31,6 +31,9 @@ def test_metrics_progress_events_and_curves(zygote, make_job):
     assert {event["event"] for event in job.events()} >= {"evaluated"}
     curve = (job.workspace.folder / "scalars.jsonl").read_text(encoding="utf-8").splitlines()
     assert "train/gradient_norm" in json.loads(curve[-2])
+    compute = job.curve("seconds/compute")
+    assert sorted(compute) == list(range(24)), "the time of each part stands at its own step"
+    assert all(seconds > 0 for seconds in compute.values())
     assert list(job.workspace.tensorboard.glob("events.out.tfevents.*"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from ocr_finetune_api.exit_codes import ExitCode, FailureClass
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_trainer.telemetry.reporter import Reporter
-from ocr_finetune_trainer.training.failures import explain
+from ocr_finetune_trainer.training.failures import explain, out_of_memory
 from ocr_finetune_trainer.training.pulse import Outcome, Pulse, read_fatal
 from ocr_finetune_trainer.training.supervisor import Supervisor
 
@@ -42,10 +42,17 @@ def test_a_failure_says_what_it_means(error, code, said):
 
 
 def test_out_of_memory_says_what_to_change():
-    assert (
-        "halve training.batchSize and double training.gradientAccumulation"
-        in explain(RuntimeError(CUDA_MEMORY), world=1, trace="").hint
-    )
+    outcome = explain(RuntimeError(CUDA_MEMORY), world=1, trace="")
+    assert "halve training.batchSize and double training.gradientAccumulation" in outcome.hint
+
+
+def test_out_of_memory_says_what_to_write_in_numbers():
+    error = out_of_memory(RuntimeError(CUDA_MEMORY), batch_size=48, accumulation=2, used={"device": 10 * 2**30})
+    said = "the device is out of memory with 48 samples a forward pass (1.5GB, 9.8GB, device in use: 10.0 GiB)"
+    assert list(error.problems) == [said]
+    assert "write training.batchSize: 24 and training.gradientAccumulation: 4" in error.hint
+    assert "batchSize" not in out_of_memory(MemoryError(), batch_size=1).hint, "half a sample can't be trained on"
+    assert out_of_memory(RuntimeError("CUDA error(719)"), batch_size=8) is None
 
 
 def test_a_failure_class_travels_with_the_outcome():

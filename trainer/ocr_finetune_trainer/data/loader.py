@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = ["Batch", "Loader"]
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, "NDArray[Any]"]
+_Due = tuple[int, int, "_Worker"]  # epoch, step, and who makes the batch
 START_TIMEOUT = 120.0  # seconds; a busy machine reads its programs slowly
 SLOTS = 3  # batches a worker may have ready
 
@@ -127,8 +129,14 @@ class Loader:
             step += 1
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from the position on; it moves on with each."""
-        return self._alone() if self._count < 1 else self._together()
+        """The batches from the position on; it moves on with each. Workers begin at once, not with the first batch."""
+        if self._count < 1:
+            return self._alone()
+        self._start()
+        positions = enumerate(self._positions(self._position))
+        due: deque[_Due] = deque()
+        self._ask(positions, due)
+        return self._together(positions, due)
 
     def _alone(self) -> Iterator[Batch]:
         for epoch, step in self._positions(self._position):
@@ -138,25 +146,23 @@ class Loader:
             self.waited += time.monotonic() - began
             yield batch
 
-    def _together(self) -> Iterator[Batch]:
-        self._start()
-        asked = self._positions(self._position)
-        due: list[tuple[int, int, _Worker, int]] = []
-        turn = 0
+    def _together(self, positions: Iterator[tuple[int, tuple[int, int]]], due: deque[_Due]) -> Iterator[Batch]:
         while True:
-            while len(due) < SLOTS * len(self._workers):
-                epoch, step = next(asked)
-                worker = self._workers[turn % len(self._workers)]
-                slot = (turn // len(self._workers)) % SLOTS
-                worker.ask(self.task(epoch, step, slot=slot))
-                due.append((epoch, step, worker, slot))
-                turn += 1
-            epoch, step, worker, slot = due.pop(0)
+            epoch, step, worker = due.popleft()
             began = time.monotonic()
             batch = worker.take(epoch, step, timeout=self._timeout)
             self.waited += time.monotonic() - began
+            self._ask(positions, due)
             self._position = (epoch, step + 1)
             yield batch
+
+    def _ask(self, positions: Iterator[tuple[int, tuple[int, int]]], due: deque[_Due]) -> None:
+        """Asks the workers in turn for as many batches as they have room for."""
+        while len(due) < SLOTS * len(self._workers):
+            turn, (epoch, step) = next(positions)
+            worker = self._workers[turn % len(self._workers)]
+            worker.ask(self.task(epoch, step, slot=(turn // len(self._workers)) % SLOTS))
+            due.append((epoch, step, worker))
 
     def _start(self) -> None:
         if self._workers:

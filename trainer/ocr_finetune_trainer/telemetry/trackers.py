@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ocr_finetune_api.workspace import Workspace
+from ocr_finetune_trainer.telemetry.services import Background, MLflow, VisualDL, WeightsAndBiases
 
 __all__ = ["Careful", "EventLog", "ScalarLog", "TensorBoard", "Tracker", "open_trackers"]
 
@@ -121,66 +122,6 @@ class TensorBoard:
         self._writer.close()
 
 
-class VisualDL:
-    """VisualDL files; needs the package `visualdl`."""
-
-    def __init__(self, folder: Path) -> None:
-        """Opens the file."""
-        self._writer = import_module("visualdl").LogWriter(logdir=str(folder))
-
-    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
-        """Adds a point to each curve."""
-        for name, value in values.items():
-            self._writer.add_scalar(tag=name, step=step, value=value)
-
-    def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Shown as text."""
-        self._writer.add_text(tag=f"events/{name}", step=int(fields.get("step", 0)), text_string=str(dict(fields)))
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
-
-
-class WeightsAndBiases:
-    """Weights & Biases; needs the package `wandb` and its usual environment (`WANDB_API_KEY`, `WANDB_PROJECT`)."""
-
-    def __init__(self, *, run: str, uid: str) -> None:
-        """Opens the run, the same one in each attempt."""
-        self._run = import_module("wandb").init(name=run, id=uid, resume="allow")
-
-    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
-        """Adds a point to each curve."""
-        self._run.log(dict(values), step=step)
-
-    def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Events are not sent."""
-
-    def close(self) -> None:
-        """Ends the run."""
-        self._run.finish()
-
-
-class MLflow:
-    """MLflow; needs the package `mlflow` and its usual environment (`MLFLOW_TRACKING_URI`)."""
-
-    def __init__(self, *, run: str, uid: str) -> None:
-        """Opens the run."""
-        self._mlflow = import_module("mlflow")
-        self._mlflow.start_run(run_name=run, tags={"ocrfinetune.uid": uid})
-
-    def scalars(self, values: Mapping[str, float], *, step: int) -> None:
-        """Adds a point to each curve."""
-        self._mlflow.log_metrics(dict(values), step=step)
-
-    def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Events are not sent."""
-
-    def close(self) -> None:
-        """Ends the run."""
-        self._mlflow.end_run()
-
-
 class Careful:
     """A tracker that is given up when it fails: what only watches must never end a training."""
 
@@ -232,8 +173,7 @@ def open_trackers(
     Returns:
         The event log first.
     """
-    makers: dict[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: TensorBoard(workspace.tensorboard, attempt=attempt),
+    services: dict[str, Callable[[], Tracker]] = {
         "visualdl": lambda: VisualDL(workspace.folder / "visualdl"),
         "wandb": lambda: WeightsAndBiases(run=run, uid=uid),
         "mlflow": lambda: MLflow(run=run, uid=uid),
@@ -242,12 +182,13 @@ def open_trackers(
         EventLog(workspace.events, attempt=attempt),
         ScalarLog(workspace.folder / "scalars.jsonl"),
     ]
-    for name in ("tensorboard", *extra):
-        if name not in makers:
-            logger.warning("there is no tracker %r; known are %s", name, ", ".join(makers))
-            continue
-        try:
-            opened.append(Careful(name, makers[name]()))
-        except Exception as error:
-            logger.warning("%s is not used: %s: %s", name, type(error).__name__, error)
+    try:
+        opened.append(Careful("tensorboard", TensorBoard(workspace.tensorboard, attempt=attempt)))
+    except OSError as error:
+        logger.warning("tensorboard is not used: %s", error)
+    for name in extra:
+        if name in services:
+            opened.append(Background(name, services[name]))
+        else:
+            logger.warning("there is no tracker %r; known are %s", name, ", ".join(services))
     return opened

@@ -58,6 +58,7 @@ class TrainingMetrics:
             "ocrft_validation", "Figures on the validation set.", ["rank", "metric"], registry=registry
         )
         self._best = gauge("best_metric", "The best value of the metric that chooses.")
+        self._stale = gauge("stale_evaluations", "Evaluations since the metric that chooses has improved.")
         self._checkpoint = gauge("checkpoint_step", "Step of the newest checkpoint.")
         self._skew = gauge("rank_skew_seconds", "How much longer this rank computed a step than the fastest one.")
         self._memory = Gauge(
@@ -87,8 +88,9 @@ class TrainingMetrics:
         self._norm.set(norm)
         self._scale.set(scale)
 
-    def evaluated(self, numbers: Mapping[str, float]) -> None:
-        """The weights were measured."""
+    def evaluated(self, numbers: Mapping[str, float], *, stale: int) -> None:
+        """The weights were measured; the metric that chooses has not improved for `stale` times."""
+        self._stale.set(stale)
         for name, value in numbers.items():
             self._validation.labels(self._rank, name).set(value)
 

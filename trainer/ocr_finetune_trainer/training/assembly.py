@@ -24,6 +24,7 @@ from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.evaluation.subjects import postprocess_of
 from ocr_finetune_trainer.geometry import DetectionGeometry, geometry_for
 from ocr_finetune_trainer.models.freezing import Freezing
+from ocr_finetune_trainer.telemetry import memory
 from ocr_finetune_trainer.telemetry.trackers import Tracker, open_trackers
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
 from ocr_finetune_trainer.training import checkpoint, validate
@@ -31,6 +32,7 @@ from ocr_finetune_trainer.training.average import Average
 from ocr_finetune_trainer.training.building import guided_branch, load_pretrained, new_model
 from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
 from ocr_finetune_trainer.training.choices import Facts, Settings, choose
+from ocr_finetune_trainer.training.failures import out_of_memory
 from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transform
 from ocr_finetune_trainer.training.identity import identity_of, planned_batch
 from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
@@ -88,6 +90,13 @@ def train(
     job = _Job(config, workspace=workspace, ranks=ranks, pulse=pulse, folder=folder, execution=execution, gpu=gpu)
     try:
         return job.run()
+    except Exception as error:
+        full = out_of_memory(
+            error, batch_size=job.settings.batch_size, accumulation=job.accumulation, used=memory.usage()
+        )
+        if full is not None:
+            raise full from error
+        raise
     finally:
         job.close()
 
@@ -171,6 +180,11 @@ class _Job:
                 hint="run again to go on from there",
             )
         return self._outcome(progress, ending)
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes of a step on each device."""
+        return -(-self.settings.global_batch // (self.settings.batch_size * self.ranks.world))
 
     def close(self) -> None:
         """Writes what is left of the metrics."""

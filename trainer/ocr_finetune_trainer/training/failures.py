@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from ocr_finetune_api.exit_codes import ExitCode
+from ocr_finetune_api.exit_codes import DeviceError, ExitCode
 from ocr_finetune_trainer.training.pulse import Outcome
 
-__all__ = ["explain", "killed_for_memory"]
+__all__ = ["explain", "killed_for_memory", "out_of_memory"]
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|ResourceExhausted|CUDA error\(2\)|Cannot allocate", re.IGNORECASE)
 _DEVICE = re.compile(
@@ -34,15 +35,9 @@ def explain(error: BaseException, *, world: int, trace: str) -> Outcome:
     """
     text = str(error)
     first = text.strip().splitlines()[-1][:300] if text.strip() else type(error).__name__
-    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
-        amounts = ", ".join(dict.fromkeys(_AMOUNTS.findall(text)))
-        numbers = f" ({amounts})" if amounts else ""
-        return Outcome(
-            exit_code=int(ExitCode.DEVICE),
-            problems=[f"the device is out of memory{numbers}"],
-            hint="halve training.batchSize and double training.gradientAccumulation: the result stays the same; "
-            "or use precision: bf16, or a smaller model",
-        )
+    full = out_of_memory(error)
+    if full is not None:
+        return Outcome.of(full)
     if _DEVICE.search(text):
         return Outcome(
             exit_code=int(ExitCode.DEVICE), problems=[f"the device failed: {first}"], hint="try another node or device"
@@ -63,6 +58,39 @@ def explain(error: BaseException, *, world: int, trace: str) -> Outcome:
         hint="this is a mistake of the program; please report it with the trace in the log",
         values={"trace": trace[-8000:]},
     )
+
+
+def out_of_memory(
+    error: BaseException, *, batch_size: int = 0, accumulation: int = 1, used: Mapping[str, int] | None = None
+) -> DeviceError | None:
+    """What to change if a failure means that a device has too little memory; None if it means something else.
+
+    Args:
+        error: What was raised.
+        batch_size: Samples of one forward pass; 0 if training had not got that far.
+        accumulation: Forward passes of a step.
+        used: Bytes in use, as `ocr_finetune_trainer.telemetry.memory.usage` gives them.
+    """
+    text = str(error)
+    if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text)):
+        return None
+    amounts = list(dict.fromkeys(_AMOUNTS.findall(text)))
+    amounts += [f"{name} in use: {count / 2**30:.1f} GiB" for name, count in (used or {}).items()]
+    numbers = f" ({', '.join(amounts)})" if amounts else ""
+    doing = f" with {batch_size} samples a forward pass" if batch_size else ""
+    if batch_size == 1:
+        change = "write training.precision: bf16, or take a smaller model or a device with more memory"
+    else:
+        half = (
+            f"write training.batchSize: {-(-batch_size // 2)} and training.gradientAccumulation: {accumulation * 2}"
+            if batch_size
+            else "halve training.batchSize and double training.gradientAccumulation"
+        )
+        change = (
+            f"{half}: a step takes as many samples as before, and training goes on from its newest checkpoint; "
+            "or use precision: bf16, or a smaller model"
+        )
+    return DeviceError(f"the device is out of memory{doing}{numbers}", hint=change)
 
 
 def killed_for_memory(before: int) -> bool:

@@ -7,7 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["Guard", "Limits", "Verdict"]
+__all__ = ["Guard", "Limits", "Verdict", "is_plateau"]
+
+_STALE = 5  # evaluations, where nothing ends training early
 
 
 class Verdict(StrEnum):
@@ -36,6 +38,16 @@ class Limits:
     rise: float = 3.0
     rollbacks: int = 2
     rate_factor: float = 0.5
+
+
+def is_plateau(stale: int, *, patience: int) -> bool:
+    """Whether it is time to say that the metric stands still: once, half-way to the end of patience.
+
+    Args:
+        stale: Evaluations without an improvement.
+        patience: So many end training; 0: none do.
+    """
+    return stale == (max(patience // 2, 1) if patience else _STALE)
 
 
 @dataclass

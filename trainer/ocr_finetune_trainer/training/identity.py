@@ -1,7 +1,7 @@
 """What a checkpoint must have in common with the run that goes on from it, field by field.
 
 What is not named here may change between two attempts: how often is evaluated and saved, patience, budget, the number of
-nodes and devices, and more epochs.
+nodes and devices, more epochs, and how the samples of a step are divided into batches.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from ocr_finetune_api.spec import OCRFineTuneSpec
     from ocr_finetune_trainer.dictionary import Dictionary
 
-__all__ = ["EPOCHS", "differences", "identity_of", "require_same_model"]
+__all__ = ["EPOCHS", "differences", "identity_of", "planned_batch", "require_same_model"]
 
 EPOCHS = "training.epochs"
+_BATCH = frozenset({"training.batchSize", "training.gradientAccumulation"})
 
 # Without these being equal the arrays do not fit or mean something else.
 _MODEL = ("model.name", "model.guidance", "model.dictionary")
@@ -66,17 +67,20 @@ def identity_of(spec: OCRFineTuneSpec, *, guided: bool, dictionary: Dictionary |
     }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, trained_epochs: int) -> list[str]:
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, trained_epochs: int, same_batch: bool = False
+) -> list[str]:
     """What forbids going on, one sentence a field; empty if nothing does.
 
     Args:
         old: The identity in the checkpoint.
         new: That of this run.
         trained_epochs: Epochs that the checkpoint's training was planned for; there may be more now, not fewer.
+        same_batch: Whether a step takes as many samples as before, however they are divided: then training is the same.
     """
     found = []
     for name, value in new.items():
-        if name not in old or old[name] == value:
+        if name not in old or old[name] == value or (same_batch and name in _BATCH):
             continue
         if name == EPOCHS:
             if value != "auto" and int(value) < trained_epochs:
@@ -84,6 +88,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, trained_epoch
             continue
         found.append(f"{name}: {_SAID.get(name) or f'was {old[name]}, is now {value}'}")
     return found
+
+
+def planned_batch(spec: OCRFineTuneSpec) -> int | None:
+    """Samples of a step over all devices, as the manifest says it; None where it leaves that to be chosen."""
+    wanted, gang = spec.training.batch_size, spec.distributed
+    if wanted == "auto":
+        return None
+    return int(wanted) * spec.training.gradient_accumulation * gang.nodes * gang.devices_per_node
 
 
 def require_same_model(old: Mapping[str, Any], new: Mapping[str, Any], *, source: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ocr_finetune_api.exit_codes import DivergedError
 from ocr_finetune_trainer.training.checkpoint import Progress, is_better
-from ocr_finetune_trainer.training.guards import Guard, Verdict
+from ocr_finetune_trainer.training.guards import Guard, Verdict, is_plateau
 from ocr_finetune_trainer.training.schedule import SAMPLES_EVERY
 
 if TYPE_CHECKING:
@@ -135,10 +135,11 @@ class Trainer:
 
     def run(self) -> Ending:
         """Trains to the end, or until something ends it before."""
-        if self.progress.evaluated_step < 0:
-            self._evaluate()
         while (ending := self._ended()) is None:
             with self.feed.open(self.progress.step) as batches:
+                if self.progress.evaluated_step < 0:
+                    # Meanwhile the first batches are made.
+                    self._evaluate()
                 while (ending := self._ended()) is None:
                     self._train_on(self._next(batches))
                     stop, save = self._agree()
@@ -262,6 +263,8 @@ class Trainer:
             stale_evaluations=0 if improved else before.stale_evaluations + 1,
         )
         self.recorder.evaluated(metrics, best=best, progress=self.progress)
+        if is_plateau(self.progress.stale_evaluations, patience=self.plan.patience):
+            self.recorder.stands_still(self.progress, patience=self.plan.patience)
         if best:
             self._save()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder"]
 
+logger = logging.getLogger(__name__)
+
 _SMOOTHING = 0.9
+_PARTS = ("data", "compute", "agree")  # of a step
 _MEMORY_EVERY = 5.0  # seconds
 _MOST_POINTS = 2000  # of a curve: more can't be seen, and would fill disks
 
@@ -53,7 +57,7 @@ class Recorder:
     _speed: float = 0.0
     _seconds_per_step: float = 0.0
     _wait: float = 0.0
-    _rate: float = 0.0
+    _seen: dict[int, dict[str, float]] = field(default_factory=dict)
     _memory_seen: float = -math.inf
 
     @contextmanager
@@ -90,14 +94,20 @@ class Recorder:
 
     def stepped(self, *, batch: Batch, total: int, rate: float, progress: Progress) -> None:
         """A step was trained."""
-        compute, wait = self._times.get("compute", 0.0), self._times.get("data", 0.0)
-        seconds = max(compute + wait + self._times.get("agree", 0.0), 1e-9)
-        self._computed = compute
+        parts = {part: self._times.get(part, 0.0) for part in _PARTS}
+        wait, seconds = parts["data"], max(sum(parts.values()), 1e-9)
+        self._computed = parts["compute"]
         self._times.clear()
         self._seconds_per_step = _smooth(self._seconds_per_step, seconds)
         self._speed = total / self._seconds_per_step
         self._wait = _smooth(self._wait, wait / seconds)
-        self._rate = rate
+        # What the device computed is known a few steps later; what belongs to this step waits for it.
+        self._seen[progress.step - 1] = {
+            "train/learning_rate": rate,
+            "train/samples_per_second": self._speed,
+            "train/data_wait": self._wait,
+            **{f"seconds/{part}": value for part, value in parts.items()},
+        }
         self.metrics.stepped(
             samples=len(batch["index"]), rate=rate, step=progress.step, epoch=progress.step / self.steps_per_epoch
         )
@@ -125,21 +135,17 @@ class Recorder:
         else:
             self.event("unusable-step", step=step, **{name: str(value) for name, value in terms.items()})
         self.metrics.looked(terms=terms, norm=norm, finite=finite, scale=scale)
+        about = self._seen.pop(step, {})
         if step % max(self.steps // _MOST_POINTS, 1) == 0:
-            scalars = {f"train/{name}": value for name, value in terms.items()}
-            scalars |= {
-                "train/gradient_norm": norm,
-                "train/learning_rate": self._rate,
-                "train/samples_per_second": self._speed,
-                "train/data_wait": self._wait,
-            }
+            scalars = {f"train/{name}": value for name, value in terms.items()} | about
+            scalars["train/gradient_norm"] = norm
             for tracker in self.trackers:
                 tracker.scalars(scalars, step=step)
 
     def evaluated(self, metrics: Mapping[str, Any], *, best: bool, progress: Progress) -> None:
         """The weights were measured."""
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-        self.metrics.evaluated(numbers)
+        self.metrics.evaluated(numbers, stale=progress.stale_evaluations)
         if progress.best_metric is not None:
             self.metrics.best(progress.best_metric)
         self.pulse.progress(
@@ -150,6 +156,22 @@ class Recorder:
         for tracker in self.trackers:
             tracker.scalars({f"validation/{name}": value for name, value in numbers.items()}, step=progress.step)
         self.event("evaluated", step=progress.step, best=best, **numbers)
+
+    def stands_still(self, progress: Progress, *, patience: int) -> None:
+        """The metric has not improved for a while."""
+        left = f"; training ends after {patience - progress.stale_evaluations} more" if patience else ""
+        logger.warning(
+            "%s has not improved for %d evaluations: it is at %s since step %d%s",
+            self.metric_name, progress.stale_evaluations, progress.best_metric, progress.best_step, left,
+        )  # fmt: skip
+        self.event(
+            "plateau",
+            step=progress.step,
+            evaluations=progress.stale_evaluations,
+            metric=self.metric_name,
+            best=progress.best_metric,
+            bestStep=progress.best_step,
+        )
 
     def event(self, name: str, **fields: Any) -> None:
         """Something happened that a person may ask about."""

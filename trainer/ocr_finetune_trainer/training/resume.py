@@ -46,6 +46,7 @@ def locate(
     workspace: Workspace,
     *,
     identity: Mapping[str, Any],
+    batch: int | None = None,
     resume_from: str,
     tell: Tell,
     begin_anew: bool,
@@ -55,6 +56,7 @@ def locate(
     Args:
         workspace: The run's files.
         identity: What a checkpoint must have in common with this run.
+        batch: Samples of a step as the manifest says it, None where it does not.
         resume_from: Another run's checkpoint, as the manifest names it; empty for none.
         tell: Told what happened: a name and fields.
         begin_anew: Whether checkpoints that can't be gone on with may be set aside; only rank 0 does that.
@@ -67,14 +69,15 @@ def locate(
         workspace, report=lambda damage: tell("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
     )
     if newest is not None:
-        wrong = differences(newest.manifest.identity, identity, trained_epochs=_epochs(newest.manifest.progress))
+        wrong = _differences(newest, identity, batch=batch)
         if not wrong:
             return Start(checkpoint=newest, progress=_extended(newest.manifest.progress, identity))
         if begin_anew:
             kept = set_aside(workspace.checkpoints)
             tell("restarted", reasons=wrong, kept=kept.name)
-        return replace(_elsewhere(workspace, resume_from, identity=identity), restarted=tuple(wrong))
-    return _elsewhere(workspace, resume_from, identity=identity)
+        elsewhere = _elsewhere(workspace, resume_from, identity=identity, batch=batch)
+        return replace(elsewhere, restarted=tuple(wrong))
+    return _elsewhere(workspace, resume_from, identity=identity, batch=batch)
 
 
 def keep_settings(new: Settings, old: Mapping[str, Any]) -> Settings:
@@ -108,7 +111,16 @@ def _extended(progress: Progress, identity: Mapping[str, Any]) -> Progress:
     )
 
 
-def _elsewhere(workspace: Workspace, resume_from: str, *, identity: Mapping[str, Any]) -> Start:
+def _differences(found: Checkpoint, identity: Mapping[str, Any], *, batch: int | None) -> list[str]:
+    return differences(
+        found.manifest.identity,
+        identity,
+        trained_epochs=_epochs(found.manifest.progress),
+        same_batch=batch is not None and batch == found.manifest.settings.get("global_batch"),
+    )
+
+
+def _elsewhere(workspace: Workspace, resume_from: str, *, identity: Mapping[str, Any], batch: int | None) -> Start:
     if not resume_from:
         return Start()
     found = _named(workspace, resume_from)
@@ -116,7 +128,7 @@ def _elsewhere(workspace: Workspace, resume_from: str, *, identity: Mapping[str,
     if damage is not None:
         raise InputMissingError(f"training.resumeFrom: {damage}", hint="name another checkpoint")
     require_same_model(found.manifest.identity, identity, source=str(found.path))
-    wrong = differences(found.manifest.identity, identity, trained_epochs=_epochs(found.manifest.progress))
+    wrong = _differences(found, identity, batch=batch)
     if not wrong:
         return Start(checkpoint=found, progress=_extended(found.manifest.progress, identity))
     for line in wrong:
