@@ -21,6 +21,7 @@ from helm_python import Chart, HelmError, lint
 from ocr_finetune_operator import rbac, settings
 
 _NAME = f"{RELEASE}-ocr-finetune-operator"
+_EXAMPLES = CHART.parents[1] / "examples" / "chart"
 _OF_OTHERS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 _TOGGLES = (
     "crds.enabled",
@@ -74,6 +75,14 @@ def chart() -> Chart:
 def _check(document: str) -> None:
     for version in ("1.31", "1.35"):
         kubernetes_validate.validate(json.loads(document), version, strict=True)
+
+
+@pytest.mark.parametrize("path", sorted(_EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_values_of_the_examples_are_valid(path: Path) -> None:
+    objects = render(yaml.safe_load(path.read_text()))
+    _validate(objects)
+    mounted = one(objects, "ConfigMap", "-profiles")["data"]["profiles.yaml"]
+    assert yaml.safe_load(mounted) == yaml.safe_load(path.read_text())["profiles"]
 
 
 def _validate(objects: list[Manifest]) -> None:
