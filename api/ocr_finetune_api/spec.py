@@ -102,8 +102,10 @@ class ModelSpec(ApiModel):
     guidance: Literal["auto", "keep", "drop"] = Field(
         "auto", description="The guided (GTC) branch in training. auto: kept for PP-OCRv4 and v5, dropped for v3."
     )
-    freeze: Annotated[str, Field(pattern=r"^(none|backbone|stages:[1-9][0-9]?)$", max_length=16)] = Field(
-        "none", description="What is not trained: none, backbone, or stages:N for the backbone's first N stages."
+    freeze: Annotated[str, Field(pattern=r"^(none|backbone|body|stages:[1-9][0-9]?)$", max_length=16)] = Field(
+        "none",
+        description="What is not trained: none, backbone, body (all but the head), or stages:N for the backbone's first N "
+        "stages.",
     )
     freeze_epochs: int = Field(
         0, ge=0, le=100000, description="Thaw what `freeze` names after this many epochs; 0 keeps it frozen."

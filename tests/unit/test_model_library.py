@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
-import io
 import json
 import pickle
-import tarfile
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +14,7 @@ from ocr_finetune_api.exit_codes import ConfigurationError, DataError, ExitCode,
 from ocr_finetune_api.model_table import OFFICIAL_SITE, TABLE
 from ocr_finetune_trainer.models.download import download
 from ocr_finetune_trainer.models.library import HOME_VARIABLE, MIRROR_VARIABLE, Library
+from weights_site import Site, archive, serving
 
 NAME = "PP-OCRv4_mobile_rec"
 INFO = TABLE[NAME]
@@ -28,82 +23,16 @@ ARCHIVE = INFO.inference_url.removeprefix(OFFICIAL_SITE)
 DETECTOR = "PP-OCRv4_mobile_det"
 
 
-@dataclass
-class Site:
-    """A web server and how it misbehaves."""
-
-    url: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    breaks_after: int = 0  # bytes of each answer
-    slow: bool = False
-    errors: int = 0  # how many answers are 503
-    etag: str = '"one"'
-    ranges: bool = True
-
-
-def _handler(site: Site) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range", "")
-            site.requests.append((self.path, asked))
-            content = site.files.get(self.path)
-            if site.errors:
-                site.errors -= 1
-                self.send_error(503)
-                return
-            if content is None:
-                self.send_error(404)
-                return
-            same = self.headers.get("If-Range", "") == site.etag
-            start = int(asked[6:-1]) if asked and site.ranges and same else 0
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            if site.etag:
-                self.send_header("ETag", site.etag)
-            self.end_headers()
-            body = content[start:]
-            if site.breaks_after:
-                body = body[: site.breaks_after]
-            for at in range(0, len(body), 1000):
-                self.wfile.write(body[at : at + 1000])
-                if site.slow:
-                    time.sleep(0.02)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    made = Site()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    characters = ["a", "b", "1"]
-    config = json.dumps({"PostProcess": {"character_dict": characters}}).encode()
-    made.files = {
-        WEIGHTS: pickle.dumps({"head.ctc_head.fc.bias": np.zeros(5, dtype=np.float32), "x": np.ones(3000)}),
-        ARCHIVE: _tar({f"{NAME}_infer/inference.pdiparams": b"0" * 10, f"{NAME}_infer/inference.yml": config}),
-        TABLE[DETECTOR].weights_url.removeprefix(OFFICIAL_SITE): pickle.dumps({"x": np.ones(3)}),
-    }
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return made.getvalue()
+    with serving() as made:
+        config = json.dumps({"PostProcess": {"character_dict": ["a", "b", "1"]}}).encode()
+        made.files = {
+            WEIGHTS: pickle.dumps({"head.ctc_head.fc.bias": np.zeros(5, dtype=np.float32), "x": np.ones(3000)}),
+            ARCHIVE: archive({f"{NAME}_infer/inference.pdiparams": b"0" * 10, f"{NAME}_infer/inference.yml": config}),
+            TABLE[DETECTOR].weights_url.removeprefix(OFFICIAL_SITE): pickle.dumps({"x": np.ones(3)}),
+        }
+        yield made
 
 
 def test_a_model_is_fetched_once_and_found_after(site: Site, tmp_path: Path) -> None:
@@ -213,7 +142,7 @@ def test_a_mirror_with_other_content_is_refused(site: Site, tmp_path: Path) -> N
 
 
 def test_an_archive_without_a_dictionary_is_refused(site: Site, tmp_path: Path) -> None:
-    site.files[ARCHIVE] = _tar({"x/other.yml": b""})
+    site.files[ARCHIVE] = archive({"x/other.yml": b""})
     with pytest.raises(DataError, match=r"there is no inference\.yml in it"):
         Library([tmp_path], mirror=site.url).pull(NAME)
     site.files[ARCHIVE] = b"<html>"
@@ -239,7 +168,7 @@ def test_models_are_carried_to_where_there_is_no_network(site: Site, tmp_path: P
     ],
 )
 def test_an_archive_with_anything_else_is_refused(files: dict[str, bytes], message: str, tmp_path: Path) -> None:
-    (tmp_path / "models.tar").write_bytes(_tar(files))
+    (tmp_path / "models.tar").write_bytes(archive(files))
     with pytest.raises(DataError, match=message):
         Library([tmp_path / "home"]).unpack(tmp_path / "models.tar")
     assert list((tmp_path / "home").iterdir()) == []

@@ -205,6 +205,22 @@ def test_a_frozen_backbone_stands_still_and_can_be_thawed() -> None:
     assert {"backbone.conv1.conv.weight", "backbone.conv1.bn._mean"} <= moved
 
 
+@pytest.mark.parametrize(("freeze", "moving"), [("backbone", {"neck", "head"}), ("body", {"head"})])
+def test_without_the_body_the_head_alone_is_trained(freeze: str, moving: set[str]) -> None:
+    model = models.build("CRNN_r34_vd", characters=3)
+    freezing = Freezing(model, freeze)
+    model.train()
+    freezing.hold()
+    before = _arrays(model)
+    optimizer = paddle.optimizer.SGD(0.5, parameters=[p for p in model.parameters() if not p.stop_gradient])
+    batch = {"label_ctc": paddle.to_tensor([[1]]), "length": paddle.to_tensor([1])}
+    outputs = models.train_forward(model, paddle.randn([1, 3, 32, 32]), batch)
+    losses.build("CRNN_r34_vd")(outputs, batch)["loss"].backward()
+    optimizer.step()
+    moved = {name.split(".")[0] for name, value in _arrays(model).items() if not np.array_equal(value, before[name])}
+    assert moved == moving
+
+
 @pytest.mark.parametrize(
     ("name", "stages"),
     [

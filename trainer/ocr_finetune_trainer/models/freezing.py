@@ -43,7 +43,7 @@ def frozen_layers(model: nn.Layer, freeze: str) -> Sequence[nn.Layer]:
 
     Args:
         model: A model of the table.
-        freeze: `none`, `backbone`, or `stages:N` for the backbone's first N stages.
+        freeze: `none`, `backbone`, `body` for all but the head, or `stages:N` for the backbone's first N stages.
 
     Raises:
         ConfigurationError: The backbone has fewer stages.
@@ -52,12 +52,14 @@ def frozen_layers(model: nn.Layer, freeze: str) -> Sequence[nn.Layer]:
         return []
     if freeze == "backbone":
         return [model.backbone]
+    if freeze == "body":
+        return [layer for name, layer in model.named_children() if name != "head"]
     count = int(freeze.removeprefix("stages:"))
     stages = backbone_stages(model)
     if count > len(stages):
         raise ConfigurationError(
             f"model.freeze: {freeze}, but this model's backbone has {len(stages)} stages",
-            hint=f"write stages:1 to stages:{len(stages)}, or backbone",
+            hint=f"write stages:1 to stages:{len(stages)}, backbone or body",
         )
     return [layer for stage in stages[:count] for layer in stage]
 

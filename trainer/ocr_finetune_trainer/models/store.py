@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -27,6 +27,9 @@ from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.models.download import download
 from ocr_finetune_trainer.models.library import CONFIG, Library, ModelFiles, Progress, sha256_of
 from ocr_finetune_trainer.models.pdparams import read_weights
+
+if TYPE_CHECKING:
+    from ocr_finetune_trainer.models.weights import LoadReport
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -126,6 +129,31 @@ def load_prepared(folder: Path) -> tuple[dict[str, NDArray[Any]], Dictionary | N
     space = document["space"]
     dictionary = Dictionary.load(folder / _DICTIONARY, use_space=space) if space is not None else None
     return read_weights(file), dictionary, str(document["source"])
+
+
+def fit(name: str, folder: Path, *, guided: bool, dictionary: Dictionary | None = None) -> LoadReport:
+    """Tries what `obtain` laid down on its model, before any device is held for it.
+
+    Args:
+        name: A name of the model table.
+        folder: `Workspace.weights`.
+        guided: Whether the guided branch will be trained.
+        dictionary: The run's characters; None for those that the weights were trained with.
+
+    Returns:
+        What would become of every tensor.
+
+    Raises:
+        DataError: The weights are of another model.
+    """
+    from ocr_finetune_trainer import models
+    from ocr_finetune_trainer.models.weights import load_weights
+
+    arrays, old, source = load_prepared(folder)
+    new = dictionary or old
+    # a backbone alone comes without characters: its head starts at random, whatever it has
+    model = models.build(name, characters=new.size if new is not None else 1, guided=guided and lookup(name).can_guide)
+    return load_weights(model, arrays, source=source, old=old, new=new)
 
 
 def official_dictionary(config: Path) -> tuple[str, ...]:

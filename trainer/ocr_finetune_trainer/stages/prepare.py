@@ -33,12 +33,13 @@ from ocr_finetune_trainer.data.records import Problem, summary
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
 from ocr_finetune_trainer.data.store import DataSet, replace_file, write_view
-from ocr_finetune_trainer.dictionary import Dictionary
+from ocr_finetune_trainer.dictionary import Dictionary, Merge, describe
 from ocr_finetune_trainer.stages.context import StageContext, StageOutcome
 
 if TYPE_CHECKING:
     from ocr_finetune_api.results import StageResult
     from ocr_finetune_trainer.models.store import Pretrained
+    from ocr_finetune_trainer.models.weights import LoadReport
 
 __all__ = ["choices_for", "is_current", "raise_errors", "run", "settings_for", "write_report"]
 
@@ -62,7 +63,7 @@ def run(context: StageContext) -> StageOutcome:
     workspace.data.mkdir(parents=True, exist_ok=True)
     # Taken before the first file is read, so that what changes meanwhile is seen the next time.
     state = fingerprint(context.spec)
-    weights, failure = _weights(context)
+    weights, fitting, failure = _weights(context)
     context.reporter.activity(Activity.LOADING, "reading the data")
     done = 0
 
@@ -86,12 +87,46 @@ def run(context: StageContext) -> StageOutcome:
         raise _both(failure, error) from error
     if failure is not None:
         raise failure
-    return replace(_write(context, found), fingerprint=state)
+    outcome = _write(context, found)
+    if weights is not None and fitting is not None:
+        outcome = _with_weights(context, found, outcome, weights=weights, fitting=fitting)
+    return replace(outcome, fingerprint=state)
 
 
-def _weights(context: StageContext) -> tuple[Pretrained | None, OCRFineTuneError | None]:
-    """The pretrained weights, or why there are none: the data is examined either way, to report all in one go."""
-    from ocr_finetune_trainer.models.store import obtain
+def _with_weights(
+    context: StageContext, found: Examination, outcome: StageOutcome, *, weights: Pretrained, fitting: LoadReport
+) -> StageOutcome:
+    """Adds what becomes of the weights, and of their characters."""
+    from ocr_finetune_trainer.models.store import fit
+
+    model, merge = context.spec.model, found.merge
+    notes = []
+    if merge is not None and weights.dictionary is not None:
+        if merge.dictionary != weights.dictionary:
+            fitting = fit(model.name, context.workspace.weights, guided=model.guided, dictionary=merge.dictionary)
+        notes = [_characters_line(merge)]
+    return replace(
+        outcome,
+        warnings=[*fitting.lines(), *notes, *outcome.warnings],
+        details={**outcome.details, "pretrained": {"sha256": weights.sha256, **fitting.document()}},
+    )
+
+
+def _characters_line(merge: Merge) -> str:
+    """What became of the characters of the weights, named where they are few."""
+    parts = [f"{len(merge.kept)} characters of the weights kept"]
+    for characters, word in ((merge.new, "new"), (merge.dropped, "dropped")):
+        named = f": {describe(characters, most=10)}" if characters else ""
+        parts.append(f"{len(characters)} {word}{named}")
+    return "; ".join(parts)
+
+
+def _weights(context: StageContext) -> tuple[Pretrained | None, LoadReport | None, OCRFineTuneError | None]:
+    """The pretrained weights and how they fit the model, or why there are none.
+
+    The data is examined either way, to report all in one go.
+    """
+    from ocr_finetune_trainer.models.store import fit, obtain
     from ocr_finetune_trainer.training.checkpoint import load_best
 
     context.reporter.activity(Activity.LOADING, "fetching the weights")
@@ -109,9 +144,10 @@ def _weights(context: StageContext) -> tuple[Pretrained | None, OCRFineTuneError
             best_of=lambda other: load_best(other).weights(),
             progress=progress,
         )
+        fitting = fit(model.name, context.workspace.weights, guided=model.guided) if weights is not None else None
     except OCRFineTuneError as error:
-        return None, error
-    return weights, None
+        return None, None, error
+    return weights, fitting, None
 
 
 def _both(first: OCRFineTuneError | None, second: OCRFineTuneError) -> OCRFineTuneError:
