@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from trained_detector import detection_spec, make_detection_run
+from trained_detector import detection_spec, make_detection_run, pages, write_pages
 from trained_run import context_for
 
+from ocr_finetune_api.model_table import Kind
 from ocr_finetune_api.plan import Stage
+from ocr_finetune_trainer.data import formats
+from ocr_finetune_trainer.data.files import open_files
+from ocr_finetune_trainer.data.records import Record
 from ocr_finetune_trainer.evaluation.db_postprocess import Region
 from ocr_finetune_trainer.evaluation.detection import DetectedPage, DetectionMeasurement
 from ocr_finetune_trainer.evaluation.detection_breakdown import DetectionEvaluation, by_iou, by_size, text_height
@@ -55,6 +60,34 @@ def test_every_format_finds_what_the_trained_model_finds(root, evaluated):
         "onnx": 0,
     }
     assert outcome.metrics["exported"]["hmean"] == pytest.approx(evaluated.metrics["best"]["hmean"])
+
+
+def test_bad_pages_come_back_as_training_data_once_somebody_confirms_them(root, evaluated, tmp_path):
+    workspace = stage(tmp_path / "copy", Stage.EVALUATE).workspace
+    shutil.copytree(root, tmp_path / "copy")
+    image, polygons, texts = pages(1, seed=2)[0]
+    # The label of a text that the model finds is missing, and there is one for a text that isn't there.
+    unread = np.array([[130, 2], [158, 2], [158, 12], [130, 12]], np.float32)
+    write_pages(workspace, "test", [(image, [*polygons[1:], unread], [*texts[1:], "no"])])
+
+    evaluate.run(stage(tmp_path / "copy", Stage.EVALUATE))
+
+    folder = workspace.evaluation / "badcases"
+    (reason,) = [json.loads(line) for line in (folder / "why.jsonl").read_text().splitlines()]
+    assert reason["origin"] == "test.txt:1"
+    assert "Labels that may be missing" in (workspace.evaluation / "report.html").read_text()
+    assert "labels may be missing" in reason["why"]
+
+    def read():
+        request = formats.Request(files=open_files(folder)[0], kind=Kind.DETECTION)
+        layout = formats.layout(formats.recognise(request).format)
+        return [item for item in layout.read(request) if isinstance(item, Record)]
+
+    assert read() == []
+    (folder / "fileState.txt").write_text(f"{folder / reason['picture']}\t1\n")
+    (record,) = read()
+    assert [box.text for box in record.boxes] == [*texts[1:], "no"]
+    assert np.array_equal([np.array(box.points) for box in record.boxes], [*polygons[1:], unread])
 
 
 def box(x, y, width, height):

@@ -21,7 +21,7 @@ from ocr_finetune_trainer.data.store import Sample
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.evaluation.subjects import build_subject, postprocess_of
 from ocr_finetune_trainer.export.exporter import settings_for
-from ocr_finetune_trainer.export.snippets import pipeline_config
+from ocr_finetune_trainer.export.serving_pipeline import pipeline_config
 from ocr_finetune_trainer.geometry import DetectionGeometry, recognition_geometry
 from ocr_finetune_trainer.training.building import new_model
 from ocr_finetune_trainer.training.feed import make_transform

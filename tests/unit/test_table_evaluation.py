@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,16 @@ import numpy as np
 import paddle
 import pytest
 
+from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer import losses, models
+from ocr_finetune_trainer.data import formats
+from ocr_finetune_trainer.data.files import open_files
+from ocr_finetune_trainer.data.pictures import decode as decode_picture
 from ocr_finetune_trainer.data.pictures import encode as encode_picture
 from ocr_finetune_trainer.data.synthetic_tables import Drawing, draw_table
 from ocr_finetune_trainer.data.table_labels import as_corners, merge_cells, vocabulary_for
 from ocr_finetune_trainer.data.table_samples import TableAugmentation, TableTransform, label_of, untrainable
+from ocr_finetune_trainer.evaluation.bad_cases import write_bad_tables
 from ocr_finetune_trainer.evaluation.evaluate import measure
 from ocr_finetune_trainer.evaluation.report.table import drawn, table_report
 from ocr_finetune_trainer.evaluation.sample_evaluation import SampleEvaluation
@@ -62,6 +68,12 @@ class Tables:
     @property
     def texts(self) -> list[str]:
         return [sample.text for sample in self.samples]
+
+    def image(self, index: int) -> bytes:
+        return self.samples[index].image
+
+    def origin(self, index: int) -> str:
+        return self.samples[index].origin
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -118,6 +130,32 @@ def test_what_is_right_is_counted_right(name: str) -> None:
         TableMeasurement(tables=measured.tables[3:]),
     ]
     np.testing.assert_allclose(sum(part.sums for part in parts), measured.sums)
+
+
+def test_bad_tables_come_back_as_training_data(tmp_path) -> None:
+    tables = Tables(4)
+    geometry = table_geometry("SLANet")
+    measured = measure_tables(Knowing(tables, geometry, wrong=2), tables, geometry=geometry)
+    folder = tmp_path / "badcases"
+
+    count = write_bad_tables(
+        folder,
+        [table for table in measured.tables if not table.right],
+        dataset=tables,
+        drawn=lambda table: decode_picture(tables[table.index].image),
+    )
+
+    request = formats.Request(files=open_files(folder)[0], kind=Kind.TABLE)
+    records = list(formats.layout(formats.recognise(request).format).read(request))
+    assert count == 2
+    assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["000002.png", "000003.png"]
+    for record, sample in zip(records, tables.samples[2:], strict=True):
+        assert record.text == sample.text
+        assert [box.text for box in record.boxes] == list(sample.texts)
+        for box, outline in zip(record.boxes, sample.polygons, strict=True):
+            np.testing.assert_allclose(np.reshape(box.points, (-1, 2)), outline)
+    reasons = [json.loads(line) for line in (folder / "why.jsonl").read_text().splitlines()]
+    assert [row["origin"] for row in reasons] == ["gt.txt:3", "gt.txt:4"]
 
 
 def test_a_picture_that_cannot_be_decoded_is_wrong() -> None:

@@ -11,7 +11,6 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from ocr_finetune_api.exit_codes import ExitCode
-from ocr_finetune_api.model_table import TABLE, Kind
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.progress import Activity, Progress
 from ocr_finetune_trainer.cli.output import err, out, print_problems
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.engine.local import LocalEngine
 
 LINE_EVERY_SECONDS = 10.0
-
-_SERVING_CLASS = {
-    Kind.RECOGNITION: "TextRecognition",
-    Kind.DETECTION: "TextDetection",
-    Kind.TABLE: "TableStructureRecognition",
-    Kind.ORIENTATION: "TextLineOrientationClassification",
-}
 
 
 class RunDisplay:
@@ -117,7 +109,7 @@ class RunDisplay:
             out.print(f"\n{self._engine.name}", style="bold green")
             for label, text in rows:
                 out.print(f"  {label:<{width}}  {text}", markup=False)
-            _print_usage(self._engine)
+            _print_usage(last)
 
 
 def describe(progress: Progress) -> str:
@@ -215,13 +207,8 @@ def before_and_after(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _print_usage(engine: LocalEngine) -> None:
-    info = TABLE[engine.model_name]
-    serving = _SERVING_CLASS[info.kind]
-    out.print("\nUse it:\n", style="bold")
-    out.print(f"from paddleocr import {serving}", markup=False)
-    out.print(
-        f'model = {serving}(model_name="{info.serving_name}", model_dir="{engine.workspace.export / "paddle"}")',
-        markup=False,
-    )
-    out.print('print(model.predict("picture.png")[0].json)', markup=False)
+def _print_usage(exported: StageResult) -> None:
+    out.print("\nUse it:", style="bold green")
+    for snippet in exported.details.get("snippets") or []:
+        out.print(f"\n# {snippet['title']}", style="bold", markup=False)
+        out.print(snippet["code"].rstrip(), markup=False)

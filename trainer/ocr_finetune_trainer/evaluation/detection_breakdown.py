@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocr_finetune_trainer.evaluation.detection import IOUS, DetectionMeasurement, counts_of, sums_of
+from ocr_finetune_trainer.evaluation.detection_errors import PageMistakes, error_kinds, mistakes_of, suggestions
 from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from ocr_finetune_trainer.metrics.detection import match_page
 
@@ -134,6 +135,21 @@ class DetectionEvaluation:
             return None
         return sum(map(len, self.lost.values())) / max(self.best.counts.truths, 1)
 
+    @cached_property
+    def mistakes(self) -> dict[int, PageMistakes]:
+        """The new model's mistakes, by page."""
+        return {page.index: mistakes_of(page) for page in self.best.pages}
+
+    def unlabelled(self) -> list[DetectedPage]:
+        """Pages where the model is sure of texts that have no label; the most such texts first."""
+        pages = [page for page in self.best.pages if self.mistakes[page.index].unlabelled]
+        return sorted(pages, key=lambda page: (-len(self.mistakes[page.index].unlabelled), page.index))
+
+    def worse(self) -> list[DetectedPage]:
+        """Pages on which the base model found texts that the new one does not; the most such texts first."""
+        pages = [page for page in self.best.pages if page.index in self.lost]
+        return sorted(pages, key=lambda page: (-len(self.lost[page.index]), page.index))
+
     def worst(self, limit: int) -> list[DetectedPage]:
         """Pages by how many texts are missed or found where there is none."""
 
@@ -154,6 +170,8 @@ class DetectionEvaluation:
     @cached_property
     def document(self) -> dict[str, Any]:
         """All of it, as JSON values."""
+        sizes, sources = by_size(self.best), by_source(self.best)
+        mistakes = list(self.mistakes.values())
         return {
             "kind": "detection",
             "samples": len(self.best.pages) + self.best.unusable,
@@ -164,8 +182,13 @@ class DetectionEvaluation:
                 metric: gain.as_dict() for metric in METRICS if (gain := self.improvement(metric)) is not None
             },
             "byIou": by_iou(self.best),
-            "bySize": by_size(self.best),
-            "bySource": by_source(self.best),
+            "bySize": sizes,
+            "bySource": sources,
+            "errorKinds": error_kinds(mistakes),
+            "likelyUnlabelled": {str(page.index): list(page.unlabelled) for page in mistakes if page.unlabelled},
+            "suggestions": suggestions(
+                overall=self.headline()["best"], by_size=sizes, by_source=sources, mistakes=mistakes
+            ),
             "otherSizeRules": self.other_rules,
             "regressions": {
                 "worse": sum(map(len, self.lost.values())),

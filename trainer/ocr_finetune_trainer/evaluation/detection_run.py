@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.progress import Activity
-from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.bad_cases import BadCase, bad_pages
 from ocr_finetune_trainer.evaluation.detection import DetectionMeasurement, measure_detection
@@ -14,13 +14,10 @@ from ocr_finetune_trainer.evaluation.files import write_jsonl
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput
 from ocr_finetune_trainer.evaluation.recognition_run import BAD_CASES, PREDICTIONS
 from ocr_finetune_trainer.evaluation.report.detection import detection_report
-from ocr_finetune_trainer.evaluation.run import EvaluationRun
+from ocr_finetune_trainer.evaluation.run import EvaluationRun, picture_of
 from ocr_finetune_trainer.geometry import DetectionGeometry
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ocr_finetune_trainer.evaluation.subjects import Subject
     from ocr_finetune_trainer.geometry import ResizeRule
 
@@ -139,22 +136,20 @@ class DetectionRun(EvaluationRun):
         write_jsonl(self.workspace.evaluation / PREDICTIONS, rows)
 
     def bad_cases(self) -> list[BadCase]:
-        """The worst pages."""
-        return bad_pages(self.evaluation.worst(BAD_CASES), texts=lambda index: self.dataset[index].texts)
+        """Pages where labels may be missing, those that got worse, and the worst."""
+        chosen = [(page, "labels may be missing") for page in self.evaluation.unlabelled()[:BAD_CASES]]
+        chosen += [(page, "the base model found more") for page in self.evaluation.worse()[:BAD_CASES]]
+        chosen += [(page, "texts missed, or found where none is") for page in self.evaluation.worst(BAD_CASES)]
+        return bad_pages(chosen, texts=lambda index: self.dataset[index].texts)
 
     def report(self) -> str:
         """The report as HTML."""
         return detection_report(
             self.evaluation,
-            picture_of=self._picture,
+            picture_of=functools.partial(picture_of, self.dataset),
+            sections=self.sections(),
             origin_of=self.dataset.origin,
             title=f"Evaluation of {self.context.config.run.name}",
             facts=self.facts,
             verdict=self.verdict_document(),
         )
-
-    def _picture(self, index: int) -> NDArray[np.uint8] | None:
-        try:
-            return decode(self.dataset.image(index))
-        except PictureError:
-            return None

@@ -14,11 +14,11 @@ from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMiss
 from ocr_finetune_api.model_table import Kind, lookup
 from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.data.pictures import PictureError, decode
-from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap
+from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 from ocr_finetune_trainer.evaluation.subjects import Subject, trained_of
 from ocr_finetune_trainer.export.serving import ServedPipeline
-from ocr_finetune_trainer.export.snippets import pipeline_config
-from ocr_finetune_trainer.metrics.end_to_end import EndToEndCounts, Line, compare_page
+from ocr_finetune_trainer.export.serving_pipeline import pipeline_config
+from ocr_finetune_trainer.metrics.end_to_end import EndToEndCounts, Line, compare_page, half_width, matched_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,15 @@ class ReadPage:
     true: tuple[Line, ...]
     found: tuple[Line, ...]
     counts: EndToEndCounts
+
+    def right(self, *, iou: float) -> tuple[frozenset[int], frozenset[int]]:
+        """Which true lines are read rightly, and which found lines these are."""
+        pairs = [
+            (true, found)
+            for true, found in matched_lines(self.true, self.found, iou=iou).items()
+            if not self.true[true].ignored and half_width(self.true[true].text) == half_width(self.found[found].text)
+        ]
+        return frozenset(true for true, _ in pairs), frozenset(found for _, found in pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -80,21 +89,38 @@ class EndToEnd:
             total += page.counts
         return total
 
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """What each page adds: float64 (pages, K)."""
+        sums = np.asarray([[getattr(page.counts, name) for name in _FIELDS] for page in self.pages], dtype=np.float64)
+        return sums.reshape(-1, len(_FIELDS))
+
     def interval(self) -> Interval:
         """The F-measure with its interval; pages are drawn."""
-        sums = np.asarray([[getattr(page.counts, name) for name in _FIELDS] for page in self.pages], dtype=np.float64)
+        return bootstrap(self.sums, _f_measure)
 
-        def figure(totals: NDArray[np.float64]) -> float:
-            values = {name: round(float(value)) for name, value in zip(_FIELDS, totals, strict=True)}
-            return EndToEndCounts(**values).scores().f_measure
+    def improvement(self, base: EndToEnd) -> Interval:
+        """The F-measure less that of another pair of models on the same pages."""
+        return paired_bootstrap(self.sums, base.sums, _f_measure)
 
-        return bootstrap(sums.reshape(-1, len(_FIELDS)), figure)
+    def regressions(self, base: EndToEnd) -> list[dict[str, int]]:
+        """Pages on which fewer lines are right than with another pair of models; the worst first."""
+        rows = [
+            {"index": new.index, "hits": new.counts.hits, "hitsBefore": old.counts.hits}
+            for new, old in zip(self.pages, base.pages, strict=True)
+            if new.counts.hits < old.counts.hits
+        ]
+        return sorted(rows, key=lambda row: (row["hits"] - row["hitsBefore"], row["index"]))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+    def as_dict(self, *, base: EndToEnd | None = None) -> dict[str, Any]:
+        """The figures as JSON values.
+
+        Args:
+            base: The same pages with the base model in the new one's place; adds what it reached and what got worse.
+        """
         counts = self.counts
         scores = counts.scores()
-        return {
+        figures = {
             "precision": scores.precision,
             "recall": scores.recall,
             "fMeasure": scores.f_measure,
@@ -108,6 +134,13 @@ class EndToEnd:
             "detector": self.detector,
             "recogniser": self.recogniser,
         }
+        if base is not None:
+            figures |= {
+                "base": base.as_dict(),
+                "improvement": self.improvement(base).as_dict(),
+                "regressions": self.regressions(base),
+            }
+        return figures
 
     def summary(self) -> str:
         """One line for people."""
@@ -116,6 +149,11 @@ class EndToEnd:
             f"{counts.hits} hits of {counts.found} found and {counts.true} true lines: P {scores.precision:.2%}, "
             f"R {scores.recall:.2%}, F {scores.f_measure:.2%}, character accuracy {scores.character_accuracy:.2%}"
         )
+
+
+def _f_measure(totals: NDArray[np.float64]) -> float:
+    values = {name: round(float(value)) for name, value in zip(_FIELDS, totals, strict=True)}
+    return EndToEndCounts(**values).scores().f_measure
 
 
 def find_run(root: Path, name: str) -> Workspace:

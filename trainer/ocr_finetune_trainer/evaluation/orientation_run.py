@@ -78,6 +78,7 @@ class OrientationRun(SampleRun):
             verdict=self.verdict_document(),
             document=self.evaluation.document,
             main="accuracy",
+            sections=self.sections(),
             rows=rows_of(self.evaluation.document, _LABELS),
             wrong=len(wrong),
             worst=[self._card(line) for line in wrong[:WORST]],

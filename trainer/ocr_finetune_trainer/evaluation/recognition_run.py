@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.progress import Activity
-from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.bad_cases import BadCase, bad_lines
 from ocr_finetune_trainer.evaluation.breakdown import likely_wrong_labels
@@ -15,13 +15,10 @@ from ocr_finetune_trainer.evaluation.files import write_jsonl
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput
 from ocr_finetune_trainer.evaluation.recognition import RecognitionEvaluation
 from ocr_finetune_trainer.evaluation.report import recognition_report
-from ocr_finetune_trainer.evaluation.run import EvaluationRun
+from ocr_finetune_trainer.evaluation.run import EvaluationRun, picture_of
 from ocr_finetune_trainer.geometry import RecognitionGeometry
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ocr_finetune_trainer.evaluation.records import RecognitionMeasurement
     from ocr_finetune_trainer.evaluation.subjects import Subject
 
@@ -154,15 +151,10 @@ class RecognitionRun(EvaluationRun):
         """The report as HTML."""
         return recognition_report(
             self.evaluation,
-            picture_of=self._picture,
+            picture_of=functools.partial(picture_of, self.dataset),
+            sections=self.sections(),
             origin_of=self.dataset.origin,
             title=f"Evaluation of {self.context.config.run.name}",
             facts=self.facts,
             verdict=self.verdict_document(),
         )
-
-    def _picture(self, index: int) -> NDArray[np.uint8] | None:
-        try:
-            return decode(self.dataset.image(index))
-        except PictureError:
-            return None

@@ -11,20 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import DataError
 from ocr_finetune_api.model_table import Kind
+from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.bad_cases import FOLDER as BAD_CASES
 from ocr_finetune_trainer.evaluation.bad_cases import BadCase, write_bad_cases
 from ocr_finetune_trainer.evaluation.files import write_json, write_jsonl, write_text
 from ocr_finetune_trainer.evaluation.gate import GateInput, Verdict, judge
 from ocr_finetune_trainer.evaluation.overlap import shared_pictures
+from ocr_finetune_trainer.evaluation.report.sections import guard_section, pages_section
 from ocr_finetune_trainer.evaluation.subjects import Subject, base_of, trained_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from markupsafe import Markup
+    from numpy.typing import NDArray
+
     from ocr_finetune_trainer.evaluation.end_to_end import EndToEnd
     from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
     from ocr_finetune_trainer.stages.context import StageContext
 
-__all__ = ["PAGES", "EvaluationRun"]
+__all__ = ["PAGES", "EvaluationRun", "picture_of"]
 
 PAGES = "pages.jsonl"
 
@@ -46,6 +52,7 @@ class EvaluationRun(ABC):
         self.optimistic = measured_on.optimistic
         self.warnings: list[str] = []
         self.end_to_end: EndToEnd | None = None
+        self.end_to_end_before: EndToEnd | None = None
         if self.optimistic:
             self.warnings.append(
                 "there is no test set: measured on the validation set, which chose the checkpoint, so the figures are "
@@ -84,22 +91,31 @@ class EvaluationRun(ABC):
             subject_of_run,
         )
 
-        self.progress(0.0, "reading whole pages")
         partner = subject_of_run(find_run(self.workspace.root, asked.with_.run))
         pages = DataSet.open(self.workspace.data / "end-to-end")
-        words = {
-            subject.kind: f"{name}, {subject.note}"
-            for subject, name in ((self.trained, self.context.config.run.name), (partner, asked.with_.run))
-        }
-        with tempfile.TemporaryDirectory(prefix="ocrft-pages-") as aside:
-            self.end_to_end = measure_end_to_end(
-                served_pair(self.trained, partner, aside=Path(aside)),
-                pages,
-                iou=asked.iou,
-                detector=words[Kind.DETECTION],
-                recogniser=words[Kind.RECOGNITION],
-                progress=lambda done, total: self.progress(done / max(total, 1), "reading whole pages"),
-            )
+        # An untrained model finds noise; there is nothing to compare with.
+        subjects = [self.trained] if self.spec.model.pretrained == "none" else [self.trained, self.base]
+        measured = []
+        for number, subject in enumerate(subjects):
+            words = {subject.kind: f"{self.context.config.run.name}, {subject.note}"}
+            words |= {partner.kind: f"{asked.with_.run}, {partner.note}"}
+
+            def progress(done: int, total: int, *, part: int = number) -> None:
+                self.progress((part + done / max(total, 1)) / len(subjects), "reading whole pages")
+
+            progress(0, 1)
+            with tempfile.TemporaryDirectory(prefix="ocrft-pages-") as aside:
+                measured.append(
+                    measure_end_to_end(
+                        served_pair(subject, partner, aside=Path(aside)),
+                        pages,
+                        iou=asked.iou,
+                        detector=words[Kind.DETECTION],
+                        recogniser=words[Kind.RECOGNITION],
+                        progress=progress,
+                    )
+                )
+        self.end_to_end, self.end_to_end_before = [*measured, None][:2]
 
     @property
     @abstractmethod
@@ -155,6 +171,19 @@ class EvaluationRun(ABC):
         if self.end_to_end is not None:
             facts["whole pages"] = f"{self.end_to_end.summary()}, through paddleocr.PaddleOCR"
         return facts
+
+    def sections(self) -> list[Markup]:
+        """Parts of the report that do not depend on the kind of model."""
+        limits = {guard.name: guard.max_drop for guard in self.spec.evaluation.guard}
+        found = [guard_section(self.document().get("guard", {}), limits=limits, metric=self.metric)]
+        if self.end_to_end is not None:
+            pages = DataSet.open(self.workspace.data / "end-to-end")
+            found.append(
+                pages_section(
+                    self.end_to_end, self.end_to_end_before, picture_of=lambda index: picture_of(pages, index)
+                )
+            )
+        return found
 
     @property
     def artifacts(self) -> dict[str, str]:
@@ -214,7 +243,7 @@ class EvaluationRun(ABC):
             **self.document(),
         }
         if self.end_to_end is not None:
-            document["endToEnd"] = self.end_to_end.as_dict()
+            document["endToEnd"] = self.end_to_end.as_dict(base=self.end_to_end_before)
             write_jsonl(self.workspace.evaluation / PAGES, [page.as_dict() for page in self.end_to_end.pages])
         write_json(self.workspace.evaluation / "metrics.json", document)
         write_text(self.workspace.evaluation / "report.html", self.report())
@@ -223,3 +252,11 @@ class EvaluationRun(ABC):
     def progress(self, done: float, message: str) -> None:
         """Tells how far the stage is, in parts of 1."""
         self.context.reporter.update(percent=min(100.0, 100.0 * done), message=message)
+
+
+def picture_of(dataset: DataSet, index: int) -> NDArray[np.uint8] | None:
+    """The picture of a sample, BGR; None if it has none that can be opened."""
+    try:
+        return decode(dataset.image(index))
+    except PictureError:
+        return None

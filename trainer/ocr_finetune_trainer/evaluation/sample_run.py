@@ -6,12 +6,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.progress import Activity
-from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.files import write_jsonl
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput
 from ocr_finetune_trainer.evaluation.recognition_run import PREDICTIONS
-from ocr_finetune_trainer.evaluation.run import EvaluationRun
+from ocr_finetune_trainer.evaluation.run import EvaluationRun, picture_of
 from ocr_finetune_trainer.evaluation.sample_evaluation import SampledMeasurement, SampleEvaluation
 
 if TYPE_CHECKING:
@@ -136,7 +135,4 @@ class SampleRun(EvaluationRun):
 
     def picture(self, index: int) -> NDArray[np.uint8] | None:
         """The picture of a sample, BGR; None if it has none."""
-        try:
-            return decode(self.dataset.image(index))
-        except PictureError:
-            return None
+        return picture_of(self.dataset, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ocr_finetune_trainer.evaluation.files import write_bytes
+from ocr_finetune_trainer.evaluation.bad_cases import FOLDER, write_bad_tables
 from ocr_finetune_trainer.evaluation.report.table import drawn, table_report
 from ocr_finetune_trainer.evaluation.sample_run import SampleRun
 from ocr_finetune_trainer.evaluation.tables import ReadTable, TableMeasurement, measure_tables
@@ -14,12 +14,16 @@ from ocr_finetune_trainer.table_geometry import TableGeometry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ocr_finetune_trainer.data.store import DataSet
     from ocr_finetune_trainer.evaluation.subjects import Subject
 
 __all__ = ["TableRun"]
 
 WORST = 30
+BAD_CASES = 200
 
 
 class TableRun(SampleRun):
@@ -70,15 +74,14 @@ class TableRun(SampleRun):
         ]
 
     def write(self) -> None:
-        """Writes the report, the figures, what was read, and the worst cases as pictures."""
-        from ocr_finetune_trainer.data.pictures import encode
-
+        """Writes the report, the figures, what was read, and the worst tables to be labelled again."""
         super().write()
-        for table in self.worst()[:WORST]:
+
+        def draw(table: ReadTable) -> NDArray[np.uint8] | None:
             image = self.picture(table.index)
-            if image is not None:
-                path = self.workspace.evaluation / "badcases" / f"{table.index:06d}.png"
-                write_bytes(path, encode(drawn(table, image), lossless=True))
+            return None if image is None else drawn(table, image)
+
+        write_bad_tables(self.workspace.evaluation / FOLDER, self.worst()[:BAD_CASES], dataset=self.dataset, drawn=draw)
 
     def report(self) -> str:
         """The report as HTML."""
@@ -87,9 +90,11 @@ class TableRun(SampleRun):
             self.evaluation.document,
             worst=worst[:WORST],
             wrong=len(worst),
+            worse=[table for table in worst if table.index in set(self.evaluation.lost)][:WORST],
             picture_of=self.picture,
             origin_of=self.dataset.origin,
             title=f"Evaluation of {self.context.config.run.name}",
             facts=self.facts,
             verdict=self.verdict_document(),
+            sections=self.sections(),
         )

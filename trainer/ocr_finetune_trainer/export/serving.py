@@ -163,7 +163,7 @@ class ServedPipeline:
     """`paddleocr.PaddleOCR` with a pipeline of one's own.
 
     Args:
-        config: `export.snippets.pipeline_config`.
+        config: `export.serving_pipeline.pipeline_config`.
         folder: Where the pipeline's file goes.
 
     Raises:
@@ -171,7 +171,7 @@ class ServedPipeline:
     """
 
     def __init__(self, config: Mapping[str, Any], *, folder: Path) -> None:
-        from ocr_finetune_trainer.export.snippets import pipeline_text
+        from ocr_finetune_trainer.export.serving_pipeline import pipeline_text
 
         file = folder / "pipeline.yml"
         file.write_text(pipeline_text(dict(config)), encoding="utf-8")

@@ -1,20 +1,18 @@
-"""The lines that use an export: in Python with `paddleocr`, with onnxruntime, and as a PaddleX pipeline."""
+"""The lines that use an export, which run as they are: with `paddleocr`, as a PaddleX pipeline, with onnxruntime alone."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from ocr_finetune_api.model_table import Kind
-from ocr_finetune_trainer.evaluation.db_postprocess import DBPostProcess
-from ocr_finetune_trainer.geometry import PIPELINE_RULE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ocr_finetune_api.model_table import ModelInfo
 
-__all__ = ["pipeline_config", "usage"]
+__all__ = ["Snippet", "as_markdown", "snippets_for"]
 
 _CLASS = {
     Kind.RECOGNITION: "TextRecognition",
@@ -22,88 +20,116 @@ _CLASS = {
     Kind.TABLE: "TableStructureRecognition",
     Kind.ORIENTATION: "TextLineOrientationClassification",
 }
-# The pipeline's own settings win over those of `inference.yml`; the others are read from there.
-_POSTPROCESS = ("thresh", "box_thresh", "unclip_ratio")
+
+_OPEN = """\
+import json, math
+import cv2, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("{onnx}")
+about = session.get_modelmeta().custom_metadata_map
+norm = json.loads(about["normalization"])
+picture = cv2.imread("{picture}")
+"""
+
+_LINES = """\
+_, height, least = json.loads(about["shape"])
+width = min(math.ceil(height * picture.shape[1] / picture.shape[0]), int(about["max_width"]))
+x = np.zeros((1, 3, height, max(width, least)), np.float32)
+x[0, :, :, :width] = ((cv2.resize(picture, (width, height)) / 255 - norm["mean"]) / norm["std"]).transpose(2, 0, 1)
+best = session.run(None, {"x": x})[0][0].argmax(axis=1)
+characters = ["", *about["character"].split("\\n"), " "]
+print("".join(characters[c] for n, c in enumerate(best) if c and (n == 0 or c != best[n - 1])))
+"""
+
+_PAGES = """\
+post = json.loads(about["postprocess"])
+rows, columns = (max(round(side / 32), 1) * 32 for side in picture.shape[:2])
+x = (cv2.resize(picture, (columns, rows)) / 255 - norm["mean"]) / norm["std"]
+map_ = session.run(None, {"x": x.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
+contours, _ = cv2.findContours((map_ > post["thresh"]).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+for contour in contours:
+    center, (w, h), angle = cv2.minAreaRect(contour)
+    inside = cv2.drawContours(np.zeros(map_.shape, np.uint8), [contour], 0, 1, -1)
+    if min(w, h) >= 3 and cv2.mean(map_, inside)[0] >= post["box_thresh"]:
+        grow = post["unclip_ratio"] * w * h / (w + h)
+        box = cv2.boxPoints((center, (w + grow, h + grow), angle))
+        print((box * (picture.shape[1] / columns, picture.shape[0] / rows)).round().tolist())
+"""
+
+_TABLES = """\
+_, side, _ = json.loads(about["shape"])
+rows, columns = (max(round(n * side / max(picture.shape[:2])), 1) for n in picture.shape[:2])
+x = np.zeros((1, 3, side, side), np.float32)
+small = (cv2.resize(picture, (columns, rows)) / 255 - norm["mean"]) / norm["std"]
+x[0, :, :rows, :columns] = small.transpose(2, 0, 1)
+boxes, structure = (output[0] for output in session.run(None, {"x": x}))
+tokens = about["structure"].split("\\n")
+tokens = ["sos", *(t for t in tokens if t not in ("<td>", "<td></td>")), "<td></td>", "eos"]
+named = [tokens[c] for c in structure.argmax(axis=1)]
+named = named[: named.index("eos", 1)] if "eos" in named[1:] else named
+print("".join(["<table>", *(token for token in named if token not in ("sos", "eos")), "</table>"]))
+"""
+
+_TURNED = """\
+_, height, width = json.loads(about["shape"])
+x = (cv2.resize(picture, (width, height))[:, :, ::-1] / 255 - norm["mean"]) / norm["std"]
+upright, turned = session.run(None, {"x": x.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
+print("180_degree" if turned > upright else "0_degree")
+"""
+
+_ONNX = {Kind.RECOGNITION: _LINES, Kind.DETECTION: _PAGES, Kind.TABLE: _TABLES, Kind.ORIENTATION: _TURNED}
 
 
-def usage(info: ModelInfo, *, paddle: str = "paddle", onnx: str = "") -> str:
-    """Markdown with the lines that use an export.
+@dataclass(frozen=True, kw_only=True)
+class Snippet:
+    """One way to use an export.
+
+    Attributes:
+        title: What it is for.
+        language: `python` or `shell`.
+        code: The lines.
+    """
+
+    title: str
+    language: str
+    code: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def snippets_for(
+    info: ModelInfo, *, paddle: str = "paddle", onnx: str = "", folder: str = ".", others: str = "official models"
+) -> list[Snippet]:
+    """All ways to use an export; each runs as it is, beside a picture of its name.
 
     Args:
         info: The model.
-        paddle: Folder of Paddle's format.
+        paddle: Folder of Paddle's format; empty if there is none.
         onnx: The ONNX file; empty if there is none.
+        folder: Where `pipeline.yml` lies.
+        others: What the pipeline uses for its other half, in words.
     """
     name = _CLASS[info.kind]
-    parts = [
-        (
-            "With `paddleocr` 3.x:\n\n```python\n"
+    found: list[Snippet] = []
+    picture = "page.png" if info.kind is Kind.DETECTION else "picture.png"
+    if paddle:
+        code = (
             f"from paddleocr import {name}\n"
             f'model = {name}(model_name="{info.serving_name}", model_dir="{paddle}")\n'
-            'print(model.predict("picture.png")[0].json)\n```'
+            f'print(model.predict("{picture}")[0].json)\n'
         )
-    ]
-    part = {Kind.RECOGNITION: "text_recognition", Kind.DETECTION: "text_detection"}.get(info.kind)
-    if part:
-        parts.append(
-            "As a part of the whole pipeline:\n\n```python\nfrom paddleocr import PaddleOCR\n"
-            f'ocr = PaddleOCR({part}_model_name="{info.serving_name}", {part}_model_dir="{paddle}")\n'
-            'print(ocr.predict("page.png")[0].json)\n```\n\nor with both models of your own: '
-            "`paddlex --pipeline pipeline.yml --input page.png`, where `pipeline.yml` lies beside this file."
-        )
+        found.append(Snippet(title="With paddleocr 3.x", language="python", code=code))
+        if info.kind in (Kind.DETECTION, Kind.RECOGNITION):
+            code = f'cd "{folder}" && paddlex --pipeline pipeline.yml --input page.png\n'
+            title = f"Whole pages with PaddleX (pipeline.yml: this model and {others})"
+            found.append(Snippet(title=title, language="shell", code=code))
     if onnx:
-        parts.append(
-            "With onnxruntime, which needs nothing of Paddle (the dictionary and the settings are in its metadata):\n\n"
-            "```python\nimport onnxruntime\n"
-            f'session = onnxruntime.InferenceSession("{onnx}")\n'
-            "about = session.get_modelmeta().custom_metadata_map\n"
-            'output = session.run(None, {"x": batch})[0]\n```'
-        )
-    return "\n\n".join(parts)
+        code = _OPEN.replace("{onnx}", onnx).replace("{picture}", picture) + _ONNX[info.kind]
+        found.append(Snippet(title="With onnxruntime, without anything of Paddle", language="python", code=code))
+    return found
 
 
-def pipeline_config(
-    *,
-    detection: tuple[str, Path | str] | None,
-    recognition: tuple[str, Path | str] | None,
-    postprocess: DBPostProcess | None = None,
-) -> dict[str, Any]:
-    """The PaddleX pipeline `OCR` with one's own models; what is not given is the official PP-OCRv5.
-
-    Args:
-        detection: Serving name and folder of the detector.
-        recognition: Serving name and folder of the recogniser.
-        postprocess: How the detector's maps become outlines; None for the pipeline's own way.
-    """
-    settings = (postprocess or DBPostProcess()).settings()
-    det_name, det_dir = detection or ("PP-OCRv5_server_det", None)
-    rec_name, rec_dir = recognition or ("PP-OCRv5_server_rec", None)
-    return {
-        "pipeline_name": "OCR",
-        "text_type": "general",
-        "use_doc_preprocessor": False,
-        "use_textline_orientation": False,
-        "SubModules": {
-            "TextDetection": {
-                "module_name": "text_detection",
-                "model_name": det_name,
-                "model_dir": None if det_dir is None else str(det_dir),
-                "limit_side_len": PIPELINE_RULE.limit_side_len,
-                "limit_type": PIPELINE_RULE.limit_type.value,
-                "max_side_limit": PIPELINE_RULE.max_side_limit,
-                **{name: settings[name] for name in _POSTPROCESS},
-            },
-            "TextRecognition": {
-                "module_name": "text_recognition",
-                "model_name": rec_name,
-                "model_dir": None if rec_dir is None else str(rec_dir),
-                "batch_size": 6,
-                "score_thresh": 0.0,
-            },
-        },
-    }
-
-
-def pipeline_text(config: dict[str, Any]) -> str:
-    """The pipeline's YAML."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+def as_markdown(snippets: Iterable[Snippet]) -> str:
+    """The snippets as a part of a Markdown page."""
+    return "\n\n".join(f"{item.title}:\n\n```{item.language}\n{item.code}```" for item in snippets)

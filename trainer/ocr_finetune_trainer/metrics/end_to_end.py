@@ -19,7 +19,7 @@ from ocr_finetune_trainer.metrics.polygons import overlaps
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["EndToEndCounts", "EndToEndScores", "Line", "compare_page", "half_width"]
+__all__ = ["EndToEndCounts", "EndToEndScores", "Line", "compare_page", "half_width", "matched_lines"]
 
 _IDEOGRAPHIC_SPACE = 0x3000
 _FULL_WIDTH = range(0xFF01, 0xFF5F)
@@ -118,6 +118,20 @@ def compare_page(
     Returns:
         The counts. A found line that belongs to an ignored one counts nowhere.
     """
+    partner = matched_lines(true, found, iou=iou)
+    taken = set(partner.values())
+
+    counts = EndToEndCounts(pages=1)
+    for index, line in enumerate(true):
+        if not line.ignored:
+            other = found[partner[index]] if index in partner else None
+            counts += _compare_line(normalize(line.text), None if other is None else normalize(other.text))
+    alone = [normalize(line.text) for index, line in enumerate(found) if index not in taken]
+    return counts + EndToEndCounts(found=len(alone), edits=sum(map(len, alone)))
+
+
+def matched_lines(true: Sequence[Line], found: Sequence[Line], *, iou: float = 0.5) -> dict[int, int]:
+    """Which found line belongs to which true one, by their indices; the best overlaps first, one to one."""
     both = overlaps(_hulls(true), _hulls(found))
     ratio = both.iou
     reached = ratio >= iou
@@ -130,14 +144,7 @@ def compare_page(
         if first not in partner and second not in taken:
             partner[first] = second
             taken.add(second)
-
-    counts = EndToEndCounts(pages=1)
-    for index, line in enumerate(true):
-        if not line.ignored:
-            other = found[partner[index]] if index in partner else None
-            counts += _compare_line(normalize(line.text), None if other is None else normalize(other.text))
-    alone = [normalize(line.text) for index, line in enumerate(found) if index not in taken]
-    return counts + EndToEndCounts(found=len(alone), edits=sum(map(len, alone)))
+    return partner
 
 
 def _hulls(lines: Sequence[Line]) -> np.ndarray:

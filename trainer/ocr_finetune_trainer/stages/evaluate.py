@@ -38,7 +38,11 @@ def run(context: StageContext) -> StageOutcome:
     verdict = evaluation.verdict
     outcome = StageOutcome(
         metrics=evaluation.metrics
-        | ({"endToEnd": evaluation.end_to_end.as_dict()} if evaluation.end_to_end is not None else {}),
+        | (
+            {"endToEnd": evaluation.end_to_end.as_dict(base=evaluation.end_to_end_before)}
+            if evaluation.end_to_end is not None
+            else {}
+        ),
         artifacts=evaluation.artifacts,
         warnings=[*evaluation.warnings, *verdict.notes],
         details={"summary": evaluation.summary, "optimistic": evaluation.optimistic, "gate": _document(verdict)},

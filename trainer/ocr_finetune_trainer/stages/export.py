@@ -24,8 +24,9 @@ from ocr_finetune_trainer.export.archive import pack, push
 from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
 from ocr_finetune_trainer.export.model_card import model_card
 from ocr_finetune_trainer.export.oci import OCI_SUFFIX, write_oci
+from ocr_finetune_trainer.export.serving_pipeline import pipeline_config, pipeline_text
 from ocr_finetune_trainer.export.small import Small, make_small
-from ocr_finetune_trainer.export.snippets import pipeline_config, pipeline_text, usage
+from ocr_finetune_trainer.export.snippets import Snippet, as_markdown, snippets_for
 from ocr_finetune_trainer.stages.context import StageOutcome
 from ocr_finetune_trainer.stages.prepare import SECRETS
 
@@ -157,7 +158,7 @@ def _finish(
         evaluation=_evaluated(context),
         checks=checks,
         metric=exporter.checker.metric,
-        snippets=usage(info, onnx=f"onnx/{ONNX_FILE}" if (folder / "onnx").is_dir() else ""),
+        snippets=as_markdown(_snippets(context, folder=Path())),
         notes=notes,
     )
     write_text(folder / "model-card.md", card)
@@ -209,8 +210,25 @@ def _postprocess(context: StageContext, subject: Subject) -> DBPostProcess:
     return postprocess_of(run_config.read(find_run(context.workspace.root, asked.with_.run).run_config).spec)
 
 
+def _snippets(context: StageContext, *, folder: Path) -> list[Snippet]:
+    """How to use the export, with paths below a folder."""
+    made = context.workspace.export
+    asked = context.spec.evaluation.end_to_end
+    has_partner = asked is not None and any(made.glob("paddle-*/inference.yml"))
+    return snippets_for(
+        lookup(context.spec.model.name),
+        paddle=str(folder / "paddle") if (made / "paddle").is_dir() else "",
+        onnx=str(folder / "onnx" / ONNX_FILE) if (made / "onnx").is_dir() else "",
+        folder=str(folder),
+        others=f"that of {asked.with_.run}" if has_partner and asked is not None else "an official one",
+    )
+
+
 def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:
-    """Serving name and folder of the other half of the pipeline, where the manifest names one that is exported."""
+    """Serving name and folder of the other half of the pipeline, where the manifest names one that is exported.
+
+    Its files are copied into this export, so that the archive reads whole pages wherever it is unpacked.
+    """
     asked = context.spec.evaluation.end_to_end
     if asked is None:
         return {}
@@ -218,7 +236,8 @@ def _partner(context: StageContext) -> dict[Kind, tuple[str, str]]:
     if not (workspace.export / "paddle").is_dir():
         return {}
     info = lookup(run_config.read(workspace.run_config).spec.model.name)
-    path = os.path.relpath(workspace.export / "paddle", context.workspace.export)
+    path = f"paddle-{info.kind.value}"
+    shutil.copytree(workspace.export / "paddle", context.workspace.export / path, dirs_exist_ok=True)
     return {info.kind: (info.serving_name, path)}
 
 
@@ -273,11 +292,7 @@ def _outcome(
         details={
             "summary": f"{exporter.checker.metric} as exported: {shown}",
             "uri": uri,
-            "usage": usage(
-                lookup(context.spec.model.name),
-                paddle=str(folder / "paddle"),
-                onnx=str(folder / "onnx" / ONNX_FILE) if (folder / "onnx").is_dir() else "",
-            ),
+            "snippets": [snippet.as_dict() for snippet in _snippets(context, folder=folder)],
             "servingName": lookup(context.spec.model.name).serving_name,
             **({"quantized": small.as_dict()} if small is not None else {}),
         },

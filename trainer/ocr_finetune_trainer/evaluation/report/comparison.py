@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer.data.pictures import PictureError, decode
+from ocr_finetune_trainer.evaluation.report.detection import LEGEND, drawn_page
 from ocr_finetune_trainer.evaluation.report.page import picture, render
 from ocr_finetune_trainer.evaluation.report.recognition import aligned
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ocr_finetune_trainer.evaluation.comparison import Comparison, Disagreement
 
 __all__ = ["comparison_report", "shown"]
@@ -33,7 +38,8 @@ _TEMPLATE = """
 {% if not same_set %}<p class="bad">They were measured on different samples, so figures above are not comparable one by one,
 and there is nothing to disagree on.</p>
 {% else %}<p>{{ total }} samples{% if total > items|length %}, the first {{ items|length }} of them{% endif %}.</p>
-{% for item in items %}<div class="card">{{ item.image }}<div class="text">{{ item.label }}</div>
+{% if legend %}{{ legend }}{% endif %}
+{% for item in items %}<div class="card{{ ' whole' if item.wide }}">{{ item.image }}<div class="text">{{ item.label }}</div>
 {% for name, answer, right in item.answers %}<div><span class="note">{{ name }}</span>
 <span class="text {{ 'good' if right else 'bad' }}">{{ answer }}</span></div>{% endfor %}
 <div class="note">{{ item.origin }}</div></div>{% endfor %}{% endif %}
@@ -64,6 +70,7 @@ def comparison_report(comparison: Comparison) -> str:
         differences=difference_lines(comparison),
         same_set=comparison.same_set,
         total=len(items),
+        legend=LEGEND if comparison.runs[0].kind is Kind.DETECTION else "",
         items=[_card(comparison, item) for item in items[:SHOWN]],
     )
 
@@ -79,13 +86,30 @@ def difference_lines(comparison: Comparison) -> list[str]:
 
 
 def _card(comparison: Comparison, item: Disagreement) -> dict[str, Any]:
-    try:
-        image = picture(decode(comparison.dataset.image(item.index)), height=160)
-    except PictureError:
-        image = Markup('<span class="bad">no picture</span>')
-    page = comparison.runs[0].kind.value == "detection"
+    pages = comparison.runs[0].kind is Kind.DETECTION
     answers = [
-        (name, answer if page else aligned(item.label, answer)[1], name in item.right)
+        (name, answer if pages else aligned(item.label, answer)[1], name in item.right)
         for name, answer in item.answers.items()
     ]
-    return {"image": image, "label": item.label, "answers": answers, "origin": item.origin}
+    try:
+        image = decode(comparison.dataset.image(item.index))
+    except PictureError:
+        shown = Markup('<span class="bad">no picture</span>')
+    else:
+        shown = _pages(comparison, item.index, image) if pages else picture(image, height=160)
+    return {"image": shown, "label": item.label, "answers": answers, "origin": item.origin, "wide": pages}
+
+
+def _pages(comparison: Comparison, index: int, image: NDArray[np.uint8]) -> Markup:
+    """The page once for each run, with what that run found."""
+    sample = comparison.dataset[index]
+    figures = []
+    for run in comparison.runs:
+        found = [region["points"] for region in run.predictions[index]["found"]]
+        drawn = drawn_page(image, sample.polygons or (), sample.ignored, found)
+        figures.append(
+            Markup("<figure>{}<figcaption class=note>{}</figcaption></figure>").format(
+                picture(drawn, height=420, width=560), run.label
+            )
+        )
+    return Markup('<div class="columns">{}</div>').format(Markup("").join(figures))

@@ -27,11 +27,13 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--good); } .bad { color: var(--bad); } .note { opacity: .75; }
 .card { display: inline-block; vertical-align: top; margin: .3rem; padding: .5rem; border: 1px solid var(--line);
   border-radius: 6px; max-width: 26rem; overflow-wrap: anywhere; }
+.card.whole { max-width: 100%; } .card.whole img { max-height: 27rem; } figure { margin: 0; }
+.card.wide { max-width: 50rem; } .card.wide img { max-height: 33rem; }
 .card img { max-width: 100%; max-height: 12rem; image-rendering: auto; background: #fff; display: block; }
 .text { font-family: ui-monospace, "Noto Sans Mono CJK SC", monospace; white-space: pre-wrap; }
 .text b { color: var(--bad); background: var(--soft); } del { color: var(--bad); }
 .matrix td { text-align: center; padding: .1rem .35rem; font-variant-numeric: tabular-nums; }
-.columns { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+.columns { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 3rem; }
 svg { max-width: 100%; }
 </style></head><body>
 {{ body }}

@@ -46,6 +46,7 @@ def recognition_report(
     facts: Mapping[str, str],
     verdict: Mapping[str, Any],
     origin_of: Callable[[int], str] = str,
+    sections: Sequence[Markup] = (),
 ) -> str:
     """Writes the report as HTML.
 
@@ -56,6 +57,7 @@ def recognition_report(
         facts: What stands at the top: run, model, data, dates.
         verdict: `passed`, `failures` and `notes` of the gate; empty without a gate.
         origin_of: Where a sample's label stands.
+        sections: Further parts.
     """
 
     def cards(samples: Iterable[ReadSample], olds: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
@@ -70,6 +72,7 @@ def recognition_report(
         facts=facts,
         verdict=verdict,
         rows=_table(document),
+        sections=sections,
         document=document,
         wrong=wrong,
         worst=cards(evaluation.worst(WORST)),

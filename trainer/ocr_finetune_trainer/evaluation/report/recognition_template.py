@@ -26,6 +26,7 @@ TEMPLATE = """
 <ul>{% for line in verdict.failures %}<li class="bad">{{ line }}</li>{% endfor %}
 {% for line in verdict.notes %}<li>{{ line }}</li>{% endfor %}</ul>
 {% endif %}
+{% for section in sections %}{{ section }}{% endfor %}
 {% if document.suggestions %}
 <h2>What to add to the data</h2><ul>{% for line in document.suggestions %}<li>{{ line }}</li>{% endfor %}</ul>
 {% endif %}

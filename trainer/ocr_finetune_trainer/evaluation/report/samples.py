@@ -21,6 +21,7 @@ HEAD = """
 <ul>{% for line in verdict.failures %}<li class="bad">{{ line }}</li>{% endfor %}
 {% for line in verdict.notes %}<li>{{ line }}</li>{% endfor %}</ul>
 {% endif %}
+{% for section in sections %}{{ section }}{% endfor %}
 <h2>Where it fails</h2>
 {% if document.unusable %}<p class="bad">{{ document.unusable }} samples could not be used and count as wrong;
 rejected.jsonl lists them.</p>{% endif %}

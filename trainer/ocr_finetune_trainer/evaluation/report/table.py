@@ -30,17 +30,22 @@ _LABELS = {
     "cellHmean": "cells found (hmean at IoU 0.5)",
 }
 _TEMPLATE = (
-    HEAD
+    """
+{% macro cards(items) %}{% for item in items %}
+<div class="card" style="max-width: 60rem">{{ item.image }}
+<div class="columns"><div>{{ item.true }}</div><div>{{ item.read }}</div></div>
+<div>TEDS {{ item.teds }}</div><div class="note">{{ item.origin }} {{ item.problem }}</div></div>
+{% endfor %}{% endmacro %}
+"""
+    + HEAD
     + """
+{% if worse %}<h2>What got worse</h2><p>Tables that the base model had right.
+{% if worse|length < document.regressions.worse %} The first {{ worse|length }}:{% endif %}</p>{{ cards(worse) }}{% endif %}
 <h2>Worst tables</h2>
 <p>{{ wrong }} of {{ document.samples }} tables have another structure.{% if worst|length < wrong %} The worst
 {{ worst|length }}; all are in predictions.jsonl.{% endif %} Green: a cell that was found. Red: missed. Blue: found
 where no cell is. Left the true table, right the one that was read.</p>
-{% for item in worst %}
-<div class="card" style="max-width: 60rem">{{ item.image }}
-<div class="columns"><div>{{ item.true }}</div><div>{{ item.read }}</div></div>
-<div>TEDS {{ item.teds }}</div><div class="note">{{ item.origin }} {{ item.problem }}</div></div>
-{% endfor %}
+{{ cards(worst) }}
 """
 )
 # Tags of a cell's content that may stand in a report as they are; anything else is shown as text.
@@ -53,11 +58,13 @@ def table_report(
     *,
     worst: Sequence[ReadTable],
     wrong: int,
+    worse: Sequence[ReadTable] = (),
     picture_of: Callable[[int], NDArray[np.uint8] | None],
     title: str,
     facts: Mapping[str, str],
     verdict: Mapping[str, Any],
     origin_of: Callable[[int], str] = str,
+    sections: Sequence[Markup] = (),
 ) -> str:
     """Writes the report as HTML.
 
@@ -65,11 +72,13 @@ def table_report(
         document: `SampleEvaluation.document`.
         worst: Tables to show.
         wrong: How many are wrong.
+        worse: Tables to show that the base model had right.
         picture_of: The picture of a table by its index, BGR; None if it has none.
         title: Title of the page.
         facts: What stands at the top: run, model, data, dates.
         verdict: `passed`, `failures` and `notes` of the gate; empty without a gate.
         origin_of: Where a table's label stands.
+        sections: Further parts.
     """
     return render(
         _TEMPLATE,
@@ -78,8 +87,10 @@ def table_report(
         verdict=verdict,
         document=document,
         main="structureAccuracy",
+        sections=sections,
         rows=rows_of(document, _LABELS),
         wrong=wrong,
+        worse=[_card(table, picture_of(table.index), origin_of(table.index)) for table in worse],
         worst=[_card(table, picture_of(table.index), origin_of(table.index)) for table in worst],
     )
 
