@@ -7,4 +7,5 @@ generate: generate-chart
 generate-chart: .venv/dev
 	@$(BIN)/python -m ocr_finetune_api.crd > $(CHART)/files/crd.yaml
 	@$(BIN)/python charts/generate_readme.py
+	@$(BIN)/python charts/generate_schema.py
 	@$(BIN)/python charts/generate_dashboards.py
