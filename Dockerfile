@@ -57,8 +57,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends libglib2.0-0 libgomp1 \
  && rm -rf /var/lib/apt/lists/*
 # What training, evaluation and export load.
-ENV SERVING_MODULES="paddleocr onnx onnxruntime paddle2onnx pyarrow.ipc cv2 shapely pyclipper rapidfuzz jinja2 typer \
-      rich.progress pydantic yaml fsspec requests psutil prometheus_client PIL.Image"
+ENV SERVING_MODULES="paddleocr onnx onnxruntime onnxruntime.quantization paddle2onnx pyarrow.ipc cv2 shapely pyclipper \
+      rapidfuzz jinja2 typer rich.progress pydantic yaml fsspec requests psutil prometheus_client PIL.Image"
 ENV TRAINER_MODULES="paddle paddle.distributed.launch.main paddle.inference safetensors.numpy ${SERVING_MODULES}"
 
 FROM trainer-build AS trainer-dependencies
@@ -82,8 +82,8 @@ RUN if [ -z "${PADDLE_GPU_INDEX}" ]; then \
       -r requirements/trainer-gpu.txt
 COPY images images
 COPY --from=trainer-libraries /libraries /
-# Importing Paddle for GPUs needs a driver, so its byte code is made without; the CPU's engine is not in its package.
-RUN grep -v '^paddle/libs/libopenvino' images/prune.txt > images/prune-gpu.txt \
+# Importing Paddle for GPUs needs a driver, so its byte code is made without; its package has other libraries than the CPU's.
+RUN grep -v '^paddle/libs/' images/prune.txt > images/prune-gpu.txt \
  && HOME=/tmp /opt/ocrft/bin/python images/slim.py --prune images/prune-gpu.txt -- ${SERVING_MODULES} \
  && /opt/ocrft/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/ocrft/lib/python3*/site-packages/paddle
 
@@ -98,7 +98,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt /var/lib/dpkg/info /var/cache/* /var/log/* /var/backups/* /etc/apt /usr/lib/apt /usr/bin/apt* \
       /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info /usr/share/perl* /usr/share/bash-completion \
       /usr/bin/perl* /usr/lib/x86_64-linux-gnu/perl* /usr/lib/x86_64-linux-gnu/gconv /usr/lib/udev /usr/lib/valgrind \
-      /usr/lib/python3*/pydoc_data /usr/lib/python3*/lib2to3 /usr/lib/x86_64-linux-gnu/libapt* /usr/sbin/* \
+      /usr/lib/python3*/pydoc_data /usr/lib/python3*/lib2to3 /usr/lib/python3*/test /usr/lib/x86_64-linux-gnu/libapt* \
+      /usr/bin/dpkg* /usr/bin/gpgv /usr/bin/localedef /usr/bin/openssl /usr/bin/tini-static /usr/sbin/* \
  && mv /keep/* /usr/sbin && rmdir /keep
 
 FROM scratch AS runtime

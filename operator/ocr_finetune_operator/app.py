@@ -18,7 +18,7 @@ from typing import Any
 import kopf
 
 from ocr_finetune_api import GROUP, PLURAL, VERSION
-from ocr_finetune_operator import handlers, health, operator_version, profiles, rbac
+from ocr_finetune_operator import cluster_check, handlers, health, operator_version, profiles, rbac
 from ocr_finetune_operator.builders.attempt import Installation
 from ocr_finetune_operator.constants import LABEL_RUN
 from ocr_finetune_operator.kube.client import Client
@@ -65,6 +65,7 @@ class Operator:
         self._recorder = Recorder(client)
         self._puller = Puller(port=settings.metrics_port, seconds=settings.progress_timeout)
         self._stopping = asyncio.Event()
+        self._found = cluster_check.Found(lacks=(), namespaces=settings.namespaces or ("",), usable=True)
         self._reconciler = Reconciler(
             client=client,
             cache=self._cache,
@@ -93,6 +94,8 @@ class Operator:
             renew=settings.lease_renew,
         )
         try:
+            if not await self._until_stopped(self._until_usable()):
+                return 0
             if settings.leader_election:
                 # A replica that waits is ready to take over.
                 self._health.ready = True
@@ -127,6 +130,8 @@ class Operator:
             "events": asyncio.create_task(self._recorder.run()),
         }
         workers = [asyncio.create_task(self._worker()) for _ in range(self._settings.workers)]
+        if self._found.lacks:
+            tasks["the look for what the cluster lacks"] = asyncio.create_task(self._until_changed())
         if leader is not None:
             tasks["lease"] = asyncio.create_task(leader.hold())
         stop = asyncio.create_task(self._stopping.wait())
@@ -148,6 +153,40 @@ class Operator:
         await asyncio.gather(*tasks.values(), *workers, stop, return_exceptions=True)
         return 0 if graceful else 1
 
+    # ---- what the cluster has ----
+
+    async def _until_usable(self) -> None:
+        """Waits until there is something to do in this cluster, and tells what is missing whenever that changes."""
+        while True:
+            found = await self._check()
+            if found.lacks != self._found.lacks:
+                for lack in found.lacks:
+                    logger.error("%s", lack)
+            self._found, self._health.lacks = found, found.lacks
+            if found.usable:
+                return
+            await asyncio.sleep(self._settings.recheck_interval)
+
+    async def _until_changed(self) -> None:
+        """Returns when what the cluster lacked has changed; the process then begins anew."""
+        while (await self._check()).lacks == self._found.lacks:  # noqa: ASYNC110 - nobody is told of new rights
+            await asyncio.sleep(self._settings.recheck_interval)
+        logger.warning("the operator's rights have changed: it starts anew")
+
+    async def _check(self) -> cluster_check.Found:
+        """Looks at the cluster; one that does not answer is taken to be as it was."""
+        try:
+            return await cluster_check.look(
+                self._client,
+                namespaces=self._settings.namespaces,
+                own_namespace=self._settings.own_namespace,
+                leases=self._settings.leader_election,
+                nodes=self._settings.check_nodes,
+            )
+        except (ApiError, UnreachableError) as error:
+            logger.warning("the cluster could not be looked at: %s", error)
+            return self._found
+
     # ---- read ----
 
     async def _watch(self, stop: threading.Event) -> None:
@@ -162,14 +201,14 @@ class Operator:
                 loop.call_soon_threadsafe(self._seen, kind, manifest, gone)
 
         handlers.register(registry, seen=seen)
-        namespaces = self._settings.namespaces
+        namespaces = [namespace for namespace in self._found.namespaces if namespace]
         operator = functools.partial(
             kopf.operator,
             registry=registry,
             settings=settings,
             standalone=True,
             clusterwide=not namespaces,
-            namespaces=list(namespaces),
+            namespaces=namespaces,
             stop_flag=stop,
         )
         await asyncio.to_thread(lambda: asyncio.run(operator()))
@@ -203,7 +242,7 @@ class Operator:
     async def _relist(self) -> None:
         """Reads all runs and their children, page by page, and looks at each."""
         relist = self._cache.begin_relist()
-        for namespace in self._settings.namespaces or ("",):
+        for namespace in self._found.namespaces:
             for kind, see in (
                 ("OCRFineTune", self._cache.see_run),
                 ("Job", self._cache.see_job),

@@ -19,6 +19,7 @@ class Health:
     Attributes:
         ready: Whether it has seen all runs, or waits as a second replica.
         leads: Whether it works; only then there is a heart to beat.
+        lacks: What it misses in this cluster, a sentence each.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,6 +27,7 @@ class Health:
         self._beat = clock()
         self.ready = False
         self.leads = False
+        self.lacks: tuple[str, ...] = ()
 
     def beat(self) -> None:
         """A worker took a heartbeat out of the queue: queue, workers and loop are alive."""
@@ -58,7 +60,10 @@ async def serve(health: Health, metrics: Metrics, *, port: int, refresh: Callabl
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if health.ready else web.Response(status=503, text="not ready yet\n")
+        lacks = "".join(f"{lack}\n" for lack in health.lacks)
+        if health.ready:
+            return web.Response(text=f"ok\n{lacks}")
+        return web.Response(status=503, text=f"not ready yet\n{lacks}")
 
     async def exposition(_request: web.Request) -> web.Response:
         refresh()

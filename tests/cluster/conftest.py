@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "controlplane"))
 
-from cluster_testing import images, machine
-from cluster_testing.cluster import Cluster
-from cluster_testing.release import VALUES, install
+from cluster_testing import machine
+from cluster_testing.cluster import Cluster, running
+from cluster_testing.release import NAMESPACE, VALUES, install, upgrade
 from cluster_testing.runs import EXAMPLE, Run
 from cluster_testing.volumes import SharedVolumes
 
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     from kube_testing.client import Manifest
 
-_FULL_CLAIM_MEGABYTES = 24
-
+_FIGURES = pytest.StashKey[dict[str, str]]()
 
 # `make test` has no time for these; `make e2e` says E2E=1, and then a machine that cannot run them is an error.
 collect_ignore_glob = [] if os.environ.get("E2E") == "1" else ["test_*.py"]
@@ -58,18 +58,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of two ready nodes that have the images."""
-    archives = images.archives("operator", "trainer")
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    volumes = SharedVolumes(cluster.kube, cluster.folder / "volumes")
-    cluster.small_folder = volumes.small("full", megabytes=_FULL_CLAIM_MEGABYTES)
-    try:
-        cluster.start(archives)
+def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of two ready nodes that have the images: the standing one, or one for this session."""
+    for plugin in pytestconfig.pluginmanager.get_plugins():
+        if isinstance(found := getattr(plugin, "cluster", None), Cluster):
+            yield found
+            return
+    with running(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
-        volumes.unmount()
 
 
 @pytest.fixture(scope="session")
@@ -89,11 +85,25 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster) -> str:
+def figures(pytestconfig: pytest.Config) -> dict[str, str]:
+    """What was measured on the way, for people; printed at the end."""
+    return pytestconfig.stash.setdefault(_FIGURES, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the figures."""
+    for name, value in config.stash.get(_FIGURES, {}).items():
+        terminalreporter.write_line(f"{name}: {value}")
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, figures: dict[str, str]) -> str:
     """The namespace of the operator, installed by Helm and ready."""
-    namespace = "ocr-system"
-    install(cluster, namespace=namespace, values=VALUES)
-    return namespace
+    bring = upgrade if cluster.kube.get("Namespace", NAMESPACE) else install
+    began = time.monotonic()
+    bring(cluster, namespace=NAMESPACE, values=VALUES)
+    figures[f"helm {bring.__name__} until both replicas are ready"] = f"{time.monotonic() - began:.1f} s"
+    return NAMESPACE
 
 
 @pytest.fixture(scope="session")

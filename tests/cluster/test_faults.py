@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cluster_testing import images, release
-from cluster_testing.runs import Run
+from cluster_testing.cluster import CHART
+from cluster_testing.runs import Run, seconds
 from kube_testing.client import condition
 from kube_testing.processes import wait_for
+
+from next_chart import next_chart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +52,7 @@ _WORKER = "ocr_finetune_trainer.training.worker"
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Cluster, operator: str, volumes: SharedVolumes, digits: Path) -> dict[str, Any]:
     """The figures of the same training without any fault: with the same ranks it is repeatable to the last bit."""
-    namespace = "undisturbed"
+    namespace = f"undisturbed-{secrets.token_hex(3)}"
     cluster.plane.create_namespace(namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"})
     volumes.fill("digits", namespace, digits)
     run = Run(cluster, namespace, volumes.claim("ocr-work", namespace), _LONG).apply()
@@ -81,22 +86,37 @@ def _pod_of_rank(run: Run, rank: int) -> Manifest:
     return pods[rank]
 
 
+def _steps_on(run: Run) -> bool:
+    """Whether an attempt after the first has got beyond the checkpoint that it began at."""
+    trained = run.attempts()
+    progress = run.status().get("progress", {})
+    return len(trained) > 1 and progress.get("step", 0) > trained[-1].get("resumedFromStep", 0) > 0
+
+
 def _processes(cluster: Cluster, pod: Manifest, program: str) -> list[int]:
     node = cluster.nodes[pod["spec"]["nodeName"]]
     return node.processes_of_pod(pod["metadata"]["uid"], program=program)
 
 
 def test_a_trainer_pod_that_is_killed_is_started_again_from_its_checkpoint(
-    cluster: Cluster, start: Start, undisturbed: dict[str, Any]
+    cluster: Cluster, start: Start, undisturbed: dict[str, Any], figures: dict[str, str]
 ) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
     pod = _pod_of_rank(run, 1)
+    killed = time.time()
     for pid in _processes(cluster, pod, ""):
         os.kill(pid, signal.SIGKILL)
+    run.wait(lambda _: _steps_on(run), describe="steps of the second attempt")
+    again = time.time()
     status = _succeeds(run, undisturbed)
     assert status["restarts"] == 1
+    second = run.attempts()[-1]
     assert len(run.attempts()) == 2
+    figures["a killed pod until training goes on"] = (
+        f"{again - killed:.1f} s: the next attempt decided on after {seconds(second['startedAt']) - killed:.1f} s, its "
+        f"pods running after {seconds(second['runningAt']) - killed:.1f} s"
+    )
 
 
 def test_a_lost_node_costs_no_restart(cluster: Cluster, start: Start, undisturbed: dict[str, Any]) -> None:
@@ -243,12 +263,11 @@ def test_wrong_data_fails_before_training_and_is_not_tried_again(
 
 
 def test_an_upgrade_of_the_chart_leaves_training_alone(
-    cluster: Cluster, operator: str, start: Start, undisturbed: dict[str, Any]
+    cluster: Cluster, operator: str, start: Start, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     run = start(_LONG)
     run.wait_checkpoint()
-    changed = release.VALUES | {"podAnnotations": {"upgraded": "yes"}}
-    release.upgrade(cluster, namespace=operator, values=changed)
+    release.upgrade(cluster, namespace=operator, values=release.VALUES, chart=next_chart(CHART, tmp_path))
     status = _succeeds(run, undisturbed)
     assert len([attempt for attempt in status["attempts"] if attempt["stage"] == "train"]) == 1
     assert condition(run.get(), "Complete")

@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kube_testing.control_plane import ControlPlane
-from operator_fixtures import installed, operator, shared_operator, world  # noqa: F401
+from operator_fixtures import alone, installed, operator, shared_operator, world  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -41,6 +41,15 @@ def operator(shared_operator: Operator) -> Operator:
 
 
 @pytest.fixture
+def alone(shared_operator: Operator) -> Iterator[None]:
+    """No other operator works."""
+    shared_operator.process.kill()
+    yield
+    shared_operator.process.start()
+    shared_operator.wait_ready()
+
+
+@pytest.fixture
 def world(plane: ControlPlane, namespace: str, pods: PodScript, installed: Path) -> World:
     """A namespace with a claim for workspaces."""
     make_claim(plane, namespace)

@@ -2,120 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-import yaml
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from kube_testing.control_plane import ControlPlane
 from kube_testing.processes import wait_for
+from operator_proxy import proxied
 from operator_testing import OPERATOR_NAMESPACE, PATIENCE, Operator, World, fails, result, succeeds
 
 from ocr_finetune_api.plan import STAGES, Stage
 from ocr_finetune_operator import rbac
-
-_HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
-
-
-class Proxy:
-    """Stands between an operator and the API server, and kills the operator at chosen requests.
-
-    Attributes:
-        refuse_every: Every so many requests get 429 instead of an answer; 0 for none.
-        cut_watches_after: Seconds after which each watch is cut.
-        done: Requests of that operator that changed something, as `METHOD path`.
-        on_change: Called with each of them after the API server has carried it out and before the operator knows.
-    """
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self._plane = plane
-        self.done: list[str] = []
-        self.on_change = lambda _request: None
-        self.refuse_every = 0
-        self.cut_watches_after = 3600.0
-        self._requests = 0
-        self.url = ""
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._thread.start()
-        self._ready.wait(10)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout=10)
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._session = ClientSession(
-            connector=TCPConnector(ssl=False, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
-        )
-        application = web.Application(client_max_size=2**24)
-        application.router.add_route("*", "/{path:.*}", self._forward)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        await self._stop.wait()
-        await self._session.close()
-        await runner.cleanup()
-
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
-        watches = "watch=" in request.query_string
-        self._requests += not watches
-        if not watches and self.refuse_every and self._requests % self.refuse_every == 0:
-            busy = {"kind": "Status", "code": 429, "reason": "TooManyRequests", "message": "later"}
-            return web.json_response(busy, status=429, headers={"Retry-After": "1"})
-        headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
-        body = await request.read()
-        url = f"{self._plane.url}{request.rel_url}"
-        async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
-            if watches:
-                streamed = web.StreamResponse(status=answer.status)
-                # The operator was killed, or the connection is cut.
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    async with asyncio.timeout(self.cut_watches_after):
-                        await streamed.prepare(request)
-                        async for chunk in answer.content.iter_any():
-                            await streamed.write(chunk)
-                return streamed
-            data = await answer.read()
-            changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")
-            if changes and "dryRun" not in request.query_string:
-                self.done.append(f"{request.method} {request.path.rpartition('/namespaces/')[2]}")
-                self.on_change(self.done[-1])
-            return web.Response(status=answer.status, body=data, content_type=answer.content_type)
-
-
-@contextmanager
-def proxied(plane: ControlPlane, installed: Path, namespace: str) -> Iterator[tuple[Proxy, Operator]]:
-    """An operator of one namespace behind a proxy."""
-    proxy = Proxy(plane)
-    config = yaml.safe_load(installed.read_text())
-    config["clusters"][0]["cluster"] = {"server": proxy.url}
-    kubeconfig = plane.folder / f"{namespace}.kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(config))
-    operator = Operator(plane, kubeconfig=kubeconfig, name="proxied", namespaces=namespace)
-    try:
-        yield proxy, operator
-    finally:
-        plane.forget(operator.process)
-        proxy.close()
-
-
-@pytest.fixture
-def alone(shared_operator: Operator) -> Iterator[None]:
-    """No other operator works."""
-    shared_operator.process.kill()
-    yield
-    shared_operator.process.start()
-    shared_operator.wait_ready()
 
 
 def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(

@@ -97,6 +97,29 @@ class Client:
         digits = [re.match(r"\d+", str(found.get(part, ""))) for part in ("major", "minor")]
         return int(digits[0][0]) if digits[0] else 0, int(digits[1][0]) if digits[1] else 0
 
+    async def serves(self, group: str, plural: str) -> bool:
+        """Whether the API server has a resource; `group` is a path such as `apis/batch/v1`."""
+        try:
+            found = await self._json("GET", group)
+        except NotFoundError:
+            return False
+        return any(resource["name"] == plural for resource in found["resources"])
+
+    async def may(self, verb: str, *, group: str, resource: str, namespace: str) -> bool:
+        """Whether this client has a right; without a namespace, in the whole cluster."""
+        name, _, subresource = resource.partition("/")
+        attributes = {"verb": verb, "group": group, "resource": name, "subresource": subresource}
+        review = await self._json(
+            "POST",
+            "apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes | {"namespace": namespace}},
+            },
+        )
+        return bool(review["status"]["allowed"])
+
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Creates an object, or only lets the API server check it.
 
@@ -131,8 +154,11 @@ class Client:
 
     async def delete(
         self, kind: str, name: str, namespace: str, *, uid: str = "", propagation: str = "", grace: int | None = None
-    ) -> None:
+    ) -> bool:
         """Deletes an object, if it still has the UID; one that is not there is fine.
+
+        Returns:
+            Whether it was there.
 
         Raises:
             ConflictError: There is another object under its name.
@@ -147,7 +173,8 @@ class Client:
         try:
             await self._json("DELETE", _path(kind, namespace, name), body=options)
         except NotFoundError:
-            return
+            return False
+        return True
 
     async def log_tail(self, pod: str, namespace: str, *, container: str, lines: int, limit: int) -> str:
         """The last lines of a pod's log; empty if it has none any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING
 
 from helm_python import Config
@@ -12,8 +12,12 @@ from kube_testing.control_plane import ControlPlane
 from . import images
 from .machine import call
 from .node import Node
+from .volumes import SharedVolumes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from kube_testing.client import Kube
 
 _BRIDGE = "ocrft-bridge"
@@ -31,6 +35,22 @@ _CORE_FILE = """
 }}
 """
 CHART = binaries.ROOT / "charts" / "ocr-finetune-operator"
+_SMALL_FOLDER_MEGABYTES = 24
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Cluster]:
+    """Yields a cluster of two ready nodes that have the images, and removes it in the end."""
+    archives = images.archives("operator", "trainer")
+    cluster = Cluster(folder)
+    volumes = SharedVolumes(cluster.kube, folder / "volumes")
+    cluster.small_folder = volumes.small("full", megabytes=_SMALL_FOLDER_MEGABYTES)
+    try:
+        cluster.start(archives)
+        yield cluster
+    finally:
+        cluster.stop()
+        volumes.unmount()
 
 
 class Cluster:
@@ -88,6 +108,12 @@ class Cluster:
             for other in self.nodes.values():
                 if other is not node:
                     node.connect(other)
+
+    def mend(self) -> None:
+        """Starts whatever a test left ended."""
+        self.plane.start_again()
+        for node in self.nodes.values():
+            node.recover()
 
     def stop(self) -> None:
         """Stops and removes everything."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,7 @@ class Prometheus:
     """
 
     def __init__(self, cluster: Cluster, monitors: list[dict[str, Any]], *, interval: str = "1s") -> None:
-        folder = cluster.folder / "prometheus"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="prometheus-", dir=cluster.folder))
         (port,) = free_ports(1, host=_GATEWAY)
         self.url = f"http://{_GATEWAY}:{port}"
         jobs = [job for monitor in monitors for job in _jobs(monitor, folder)]

@@ -10,9 +10,12 @@ from . import images
 from .cluster import CHART, Cluster
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kube_testing.client import Manifest
 
 RELEASE = "ocrft"
+NAMESPACE = "ocr-system"
 DEPLOYMENT = f"{RELEASE}-ocr-finetune-operator"
 
 
@@ -39,10 +42,10 @@ def install(cluster: Cluster, *, namespace: str, values: dict[str, Any]) -> None
     wait_ready(cluster, namespace=namespace)
 
 
-def upgrade(cluster: Cluster, *, namespace: str, values: dict[str, Any]) -> None:
+def upgrade(cluster: Cluster, *, namespace: str, values: dict[str, Any], chart: Path = CHART) -> None:
     """Upgrades the release and waits until the new replicas are ready."""
     with cluster.helm(namespace) as helm:
-        helm.upgrade(CHART, RELEASE, values, namespace=namespace)
+        helm.upgrade(chart, RELEASE, values, namespace=namespace)
     wait_ready(cluster, namespace=namespace)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -119,9 +120,24 @@ class Run:
         found = self._kube.list("Job", self.namespace, labels=f"ocrfinetune.dev/run={self.name}")
         return sorted(job["metadata"]["name"] for job in found)
 
+    def result(self, stage: str) -> Manifest:
+        """Returns the trainer's own result of a stage."""
+        found: Manifest = json.loads((self.folder() / "results" / f"{stage}.json").read_text())
+        return found
+
+    def events(self, name: str) -> list[Manifest]:
+        """Returns what the trainer noted of one kind, in order."""
+        lines = [json.loads(line) for line in (self.folder() / "events.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["event"] == name]
+
     def attempts(self, stage: str = "train") -> list[Manifest]:
         """Returns the recorded attempts at a stage."""
         return [one for one in self.status().get("attempts", []) if one["stage"] == stage]
+
+
+def seconds(moment: str) -> float:
+    """Returns a time of a status or a result as seconds since 1970."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def merged(base: Manifest, changes: Manifest) -> Manifest:

@@ -103,6 +103,13 @@ class ControlPlane:
         for process in reversed(self._processes.values()):
             process.stop(timeout=5)
 
+    def start_again(self) -> None:
+        """Starts every process that has ended, and waits until the API server is ready."""
+        for process in self._processes.values():
+            if not process.running:
+                process.start()
+        self.wait_ready()
+
     def wait_ready(self, *, timeout: float = 60.0) -> None:
         """Waits until the API server is ready to serve."""
         self._wait_healthy("kube-apiserver", f"{self.url}/readyz", timeout=timeout)

@@ -1,0 +1,80 @@
+"""The life of a release by Helm, on a real API server: what it never takes away are the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helm_python import Config, HelmError
+from kube_testing.client import Manifest, condition
+from kube_testing.control_plane import ControlPlane
+from operator_testing import ROOT, manifest
+
+from next_chart import NEW_FIELD, VERSION, next_chart
+
+CHART = ROOT / "charts" / "ocr-finetune-operator"
+_CRD = "ocrfinetunes.ocrfinetune.dev"
+_DEPLOYMENT = "ocrft-ocr-finetune-operator"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane where nothing is installed."""
+    plane = ControlPlane(tmp_path_factory.mktemp("bare"), fake_nodes=False)
+    try:
+        plane.start()
+        for namespace in ("first", "second", "team"):
+            plane.create_namespace(namespace)
+        yield plane
+    finally:
+        plane.stop()
+
+
+def _helm(plane: ControlPlane, namespace: str) -> Config:
+    return Config(kubeconfig_path=str(plane.kubeconfig("admin")), namespace=namespace)
+
+
+def _run(plane: ControlPlane) -> Manifest:
+    found = plane.kube.get("OCRFineTune", "plates", "team")
+    assert found is not None
+    return found
+
+
+def _schema(plane: ControlPlane) -> dict[str, Any]:
+    crd = plane.kube.wait("CustomResourceDefinition", _CRD, None, lambda crd: condition(crd, "Established"))
+    fields: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    return fields
+
+
+def test_a_release_is_upgraded_uninstalled_and_installed_again_and_the_runs_stay(
+    bare: ControlPlane, tmp_path: Path
+) -> None:
+    with _helm(bare, "first") as helm:
+        helm.install(CHART, "ocrft", {}, namespace="first")
+        assert NEW_FIELD not in _schema(bare)
+        before = bare.kube.create(manifest("team"))
+
+        helm.upgrade(next_chart(CHART, tmp_path), "ocrft", {}, namespace="first")
+        assert NEW_FIELD in _schema(bare)
+        after = _run(bare)
+        assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+        deployment = bare.kube.get("Deployment", _DEPLOYMENT, "first")
+        assert deployment is not None
+        assert deployment["metadata"]["labels"]["helm.sh/chart"].endswith(VERSION)
+
+        helm.uninstall("ocrft")
+        assert bare.kube.get("Deployment", _DEPLOYMENT, "first") is None
+        assert bare.kube.get("ClusterRole", _DEPLOYMENT) is None
+        assert _run(bare)["metadata"]["uid"] == before["metadata"]["uid"]
+
+        helm.install(CHART, "ocrft", {}, namespace="first")
+        assert _run(bare)["metadata"]["uid"] == before["metadata"]["uid"]
+
+    with _helm(bare, "second") as helm:
+        with pytest.raises(HelmError, match=rf'"{_CRD}" in namespace "" exists and cannot be imported'):
+            helm.install(CHART, "other", {}, namespace="second")
+        # For a namespace of its own, without the resource that the first one owns, it may be there.
+        helm.install(CHART, "narrow", {"crds": {"enabled": False}, "watchNamespaces": ["team"]}, namespace="second")
+        assert bare.kube.get("Deployment", "narrow-ocr-finetune-operator", "second") is not None
