@@ -492,7 +492,10 @@ class ExportSpec(ApiModel):
     )
     quantize: Literal["none", "int8", "fp16"] = Field("none", description="Also a smaller ONNX model.")
     max_drop: Fraction = Field(0.01, description="The largest loss of the metric by export or quantisation.")
-    destination: Uri = Field("", description="Where the archive goes: a path, s3://, gs://, oss://; empty: nowhere.")
+    destination: Uri = Field(
+        "",
+        description="Where the archive goes: a path, s3://, gs://, oss://, or oci://REGISTRY/NAME:TAG; empty: nowhere.",
+    )
 
 
 _CLAIM = (

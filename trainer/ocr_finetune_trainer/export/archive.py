@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ocr_finetune_api.exit_codes import ConfigurationError, OutputError, StorageError
+from ocr_finetune_api.exit_codes import ConfigurationError, OCRFineTuneError, OutputError, StorageError
 
-__all__ = ["CHECKSUMS", "checksums", "pack", "push"]
+__all__ = ["CHECKSUMS", "checksums", "pack", "push", "with_retries"]
 
 CHECKSUMS = "SHA256SUMS"
 ATTEMPTS = 5
@@ -114,15 +114,28 @@ def push(
     addresses = []
     for file in files:
         target = f"{root.rstrip('/')}/{file.name}"
-        _with_retries(functools.partial(_copy, system, file, target), destination, sleep=sleep)
+        with_retries(functools.partial(_copy, system, file, target), destination, sleep=sleep)
         addresses.append(system.unstrip_protocol(target) if urlsplit(destination).scheme else target)
     return addresses
 
 
-def _with_retries(action: Callable[[], None], destination: str, *, sleep: Callable[[float], None]) -> None:
+def with_retries(action: Callable[[], None], destination: str, *, sleep: Callable[[float], None]) -> None:
+    """Tries again what a network may break, with longer and longer waits.
+
+    Args:
+        action: What to do; repeating it must do no harm.
+        destination: Where to, for messages.
+        sleep: Waits between attempts.
+
+    Raises:
+        OutputError: The destination can't be written.
+        StorageError: It failed again and again.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             action()
+        except OCRFineTuneError:
+            raise
         except (PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError) as error:
             raise OutputError(
                 f"export.destination: {destination} cannot be written: {error.strerror or error}",

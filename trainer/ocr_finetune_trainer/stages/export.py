@@ -24,6 +24,7 @@ from ocr_finetune_trainer.export.archive import pack, push
 from ocr_finetune_trainer.export.exporter import ONNX_FILE, Exporter, put_in_place
 from ocr_finetune_trainer.export.model_card import model_card
 from ocr_finetune_trainer.export.oci import OCI_SUFFIX, write_oci
+from ocr_finetune_trainer.export.registry import SCHEME, login_for, push_to_registry
 from ocr_finetune_trainer.export.serving_pipeline import pipeline_config, pipeline_text
 from ocr_finetune_trainer.export.small import Small, make_small
 from ocr_finetune_trainer.export.snippets import Snippet, as_markdown, snippets_for
@@ -246,17 +247,28 @@ def _deliver(context: StageContext, archive: Path) -> str:
     if not destination:
         return ""
     context.reporter.update(message=f"copying to {destination}")
+    folder = os.environ.get(SECRETS, "")
+    secrets = Path(folder) if folder else None
+    if destination.startswith(SCHEME):
+        fitting = [given for given in context.spec.credentials if destination.startswith(given.prefix)]
+        given = max(fitting, key=lambda one: len(one.prefix), default=None)
+        return push_to_registry(
+            archive,
+            destination,
+            annotations=_annotations(context),
+            login=lambda host: login_for(given, secrets=secrets, host=host),
+            plain_http=given is not None and given.endpoint.startswith("http://"),
+        )
     path = local_path(destination)
     where = destination if path is None else str(path)
     if where.endswith(OCI_SUFFIX):
         layout = archive.with_name(posixpath.basename(where))
         write_oci(archive, layout, annotations=_annotations(context))
-        files, folder = [layout], posixpath.dirname(where)
+        files, where = [layout], posixpath.dirname(where)
     else:
-        files, folder = [archive, archive.with_name(archive.name + ".sha256")], where
-    secrets = os.environ.get(SECRETS, "")
-    opener = Opener(credentials=context.spec.credentials, secrets=Path(secrets) if secrets else None)
-    return push(files, folder, options=opener.options(destination))[0]
+        files = [archive, archive.with_name(archive.name + ".sha256")]
+    opener = Opener(credentials=context.spec.credentials, secrets=secrets)
+    return push(files, where, options=opener.options(destination))[0]
 
 
 def _annotations(context: StageContext) -> dict[str, str]:

@@ -1,0 +1,54 @@
+"""A real OCI registry on this machine, that of go-containerregistry, built once from its Go module."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controlplane.kube_testing.binaries import _go_environment
+
+VERSION = "v0.22.1"
+FOLDER = Path(__file__).parents[2] / ".cache" / "registry" / VERSION
+
+
+def program() -> Path:
+    """The registry's program."""
+    path = FOLDER / "registry"
+    if not path.is_file():
+        aside = FOLDER / f".building-{os.getpid()}"
+        aside.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"CGO_ENABLED": "0"} | _go_environment() | {"GOBIN": str(aside)}
+        module = f"github.com/google/go-containerregistry/cmd/registry@{VERSION}"
+        subprocess.run(["go", "install", "-trimpath", "-ldflags", "-s -w", module], env=environment, check=True)
+        (aside / "registry").rename(path)
+        aside.rmdir()
+    return path
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Starts it; gives host and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([program(), "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5):
+                    break
+            except OSError:
+                assert process.poll() is None, "the registry has ended"
+                assert time.monotonic() < deadline, "the registry does not answer"
+                time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
