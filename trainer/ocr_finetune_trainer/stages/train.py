@@ -12,7 +12,14 @@ from ocr_finetune_api.progress import Activity
 from ocr_finetune_api.results import Choice
 from ocr_finetune_trainer.stages.context import StageContext, StageOutcome
 from ocr_finetune_trainer.training.gang import Gang, Identity, Meeting, error_of, wait_until
-from ocr_finetune_trainer.training.launch import Command, clean_environment, launcher_command, start, worker_command
+from ocr_finetune_trainer.training.launch import (
+    Command,
+    check_shared_memory,
+    clean_environment,
+    launcher_command,
+    start,
+    worker_command,
+)
 from ocr_finetune_trainer.training.pulse import Outcome
 from ocr_finetune_trainer.training.supervisor import POLL_SECONDS, Supervisor, stop_requests
 
@@ -32,7 +39,9 @@ def run(context: StageContext) -> StageOutcome:
         PeerError: Another node or rank did not come, is gone or hangs; the message names it.
         OCRFineTuneError: Training can't begin or go on.
     """
-    with stop_requests(context.reporter.folder) as stop:
+    config, folder = context.config, context.reporter.folder
+    check_shared_memory(folder, processes=config.devices_per_node, device=config.device)
+    with stop_requests(folder) as stop:
         gang = _gang(context, stop)
         last: Outcome | None = None
         try:

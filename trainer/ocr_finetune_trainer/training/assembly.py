@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +12,26 @@ import paddle
 from paddle import nn
 from prometheus_client import CollectorRegistry
 
-from ocr_finetune_api import overrides, results
-from ocr_finetune_api.exit_codes import DeviceError, InputMissingError, StopRequested
-from ocr_finetune_api.model_table import Kind, lookup
+from ocr_finetune_api import overrides
+from ocr_finetune_api.exit_codes import StopRequested
 from ocr_finetune_api.overrides import Part
-from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.values import seconds
 from ocr_finetune_trainer import losses
-from ocr_finetune_trainer.data.store import DataSet
-from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.evaluation.subjects import postprocess_of
-from ocr_finetune_trainer.geometry import DetectionGeometry, geometry_for
 from ocr_finetune_trainer.models.freezing import Freezing
 from ocr_finetune_trainer.telemetry import memory
 from ocr_finetune_trainer.telemetry.trackers import Tracker, open_trackers
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
 from ocr_finetune_trainer.training import checkpoint, validate
 from ocr_finetune_trainer.training.average import Average
-from ocr_finetune_trainer.training.building import guided_branch, load_pretrained, new_model
+from ocr_finetune_trainer.training.building import guided_branch, load_pretrained, new_model, set_modes
 from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
 from ocr_finetune_trainer.training.choices import Facts, Settings, choose
+from ocr_finetune_trainer.training.devices import choose_device, cores_a_process
 from ocr_finetune_trainer.training.failures import out_of_memory
 from ocr_finetune_trainer.training.feed import DataFeed, make_order, make_transform
 from ocr_finetune_trainer.training.identity import identity_of, planned_batch
+from ocr_finetune_trainer.training.inputs import read as read_inputs
 from ocr_finetune_trainer.training.loop import Ending, Plan, Trainer
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
 from ocr_finetune_trainer.training.profiling import Profiling
@@ -58,9 +55,6 @@ logger = logging.getLogger(__name__)
 # Paddle's signal handlers would hide what ended a process.
 paddle.disable_signal_handler()
 
-# A batch twice as wide as the narrowest still goes through at once; wider ones are taken in parts.
-_WIDER = 2
-_OWN_DEVICE = "FLAGS_selected_gpus"  # the launcher's word for it
 TRACKERS = "OCRFT_TRACKERS"
 _LEAST_STORAGE_PATIENCE = 900.0
 
@@ -85,7 +79,7 @@ def train(
         OCRFineTuneError: Training can't begin or go on.
         StopRequested: Somebody asked for a stop, and a checkpoint is saved.
     """
-    gpu = _choose_device(config, ranks)
+    gpu = choose_device(config, local_rank=ranks.local_rank)
     ranks.connect(gpu=gpu)
     job = _Job(config, workspace=workspace, ranks=ranks, pulse=pulse, folder=folder, execution=execution, gpu=gpu)
     try:
@@ -121,20 +115,11 @@ class _Job:
         self.ranks = ranks
         self.pulse = pulse
         self.gpu = gpu
-        self.info = lookup(spec.model.name)
-        self.metric = validate.metric_of(self.info.kind, spec.evaluation.metric)
+        self.metric = validate.metric_of(spec.model.kind, spec.evaluation.metric)
         self.guided = guided_branch(spec.model)
-        self.geometry = geometry_for(spec.model.name)
-        self.dictionary = Dictionary.load(workspace.dictionary) if self.info.kind is Kind.RECOGNITION else None
-        self.dataset = DataSet.open(workspace.data / "train")
-        if isinstance(self.geometry, DetectionGeometry):
-            canvas = self._changes(Part.CANVAS)
-            self.geometry = replace(self.geometry.for_pages(self.dataset.sizes), **canvas)
-        self.validation = DataSet.open(workspace.data / "validation")
-        if not len(self.validation):
-            raise InputMissingError(f"{workspace.data / 'validation'}: is empty, so no checkpoint can be chosen")
+        self.inputs = read_inputs(spec, workspace)
         self.identity = identity_of(
-            spec, guided=self.guided, dictionary=self.dictionary, data=self.dataset.content_hash
+            spec, guided=self.guided, dictionary=self.inputs.dictionary, data=self.inputs.train.content_hash
         )
         self.fence = Fence(workspace.fence, attempt=config.attempt, execution=execution)
         self.trackers = self._open_trackers()
@@ -143,7 +128,7 @@ class _Job:
         self.writer = self._writer() if ranks.first else None
         self.loaded: LoadReport | None = None
         self.model = self._build_model()
-        self.average_model = new_model(spec, self.dictionary) if self.settings.ema else None
+        self.average_model = new_model(spec, self.inputs.dictionary) if self.settings.ema else None
         self.recorder = self._recorder(folder)
         self.announce()
 
@@ -201,28 +186,20 @@ class _Job:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
 
-    @property
-    def prepared(self) -> dict[str, Any]:
-        """What prepare found out."""
-        result = results.read(self.workspace.result(Stage.PREPARE))
-        return result.details if result is not None else {}
-
     def _choose(self) -> Settings:
-        dictionary = self.prepared.get("dictionary", {})
-        size = max(int(dictionary.get("size", 0)), 1)
         facts = Facts(
-            samples=len(self.dataset),
-            validation_samples=len(self.validation),
+            samples=len(self.inputs.train),
+            validation_samples=len(self.inputs.validation),
             gpu=self.gpu,
             bf16=self.gpu and paddle.amp.is_bfloat16_supported(),
-            new_characters=int(dictionary.get("new", 0)) / size,
-            cores=_cores_a_process(self.config.devices_per_node),
+            new_characters=self.inputs.new_characters,
+            cores=cores_a_process(self.config.devices_per_node),
         )
         # A training that goes on keeps what was chosen when it began, whatever it runs on now.
         going_on = self.start.checkpoint if self.start.progress is not None else None
         before = going_on.manifest.settings if going_on is not None else {}
         total = before.get("global_batch") or choose(self.spec, facts).global_batch
-        self.order = make_order(self.dataset, self.spec, geometry=self.geometry, batch_size=total)
+        self.order = make_order(self.inputs.train, self.spec, geometry=self.inputs.geometry, batch_size=total)
         settings = choose(self.spec, facts, steps_per_epoch=self.order.steps_per_epoch, global_batch=total)
         settings = keep_settings(settings, before)
         self.steps = settings.epochs * self.order.steps_per_epoch
@@ -230,13 +207,13 @@ class _Job:
 
     def _changes(self, part: Part) -> dict[str, Any]:
         """What `training.config` changes of a part."""
-        return overrides.settings(self.spec.training.config, part, self.info.kind)
+        return overrides.settings(self.spec.training.config, part, self.spec.model.kind)
 
     def _build_model(self) -> nn.Layer:
         paddle.seed(self.spec.training.seed)
-        model = new_model(self.spec, self.dictionary)
+        model = new_model(self.spec, self.inputs.dictionary)
         if self.spec.model.pretrained != "none":
-            self.loaded = load_pretrained(model, self.workspace.weights, self.dictionary, tell=self.ranks.first)
+            self.loaded = load_pretrained(model, self.workspace.weights, self.inputs.dictionary, tell=self.ranks.first)
         if self.settings.batch_norm == "sync":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
@@ -277,7 +254,7 @@ class _Job:
             pulse=self.pulse,
             metrics=metrics,
             trackers=self.trackers,
-            sources=self.dataset.source_names,
+            sources=self.inputs.train.source_names,
             steps=self.steps,
             steps_per_epoch=self.order.steps_per_epoch,
             metric_name=self.metric,
@@ -331,13 +308,13 @@ class _Job:
             model=self.model,
             loss=losses.build(spec.model.name, guided=self.guided, settings=self._changes(Part.LOSS)),
             optimizer=optimizer,
-            normalization=self.geometry.normalization,
+            normalization=self.inputs.geometry.normalization,
             settings=settings,
             ranks=self.ranks,
             gpu=self.gpu,
             seed=spec.training.seed,
-            most_pixels=self._most_pixels(),
-            look_at_samples=len(self.dataset.source_names) > 1,
+            most_pixels=self.inputs.most_pixels(settings.batch_size),
+            look_at_samples=len(self.inputs.train.source_names) > 1,
         )
         state = TrainingState(
             model=self.model,
@@ -380,7 +357,7 @@ class _Job:
             saver=state,
             recorder=self.recorder,
             profiling=Profiling(self.workspace.folder / "profile", pulse=self.pulse, gpu=self.gpu),
-            name_samples=lambda indices: [self.dataset.origin(index) for index in indices],
+            name_samples=lambda indices: [self.inputs.train.origin(index) for index in indices],
         )
         return trainer, state
 
@@ -401,12 +378,16 @@ class _Job:
         )
 
     def _feed(self) -> DataFeed:
-        longest = int(self.prepared.get("maxTextLength") or 25)
+        inputs = self.inputs
         transform = make_transform(
-            self.spec, geometry=self.geometry, dictionary=self.dictionary, guided=self.guided, longest=longest
+            self.spec,
+            geometry=inputs.geometry,
+            dictionary=inputs.dictionary,
+            guided=self.guided,
+            longest=inputs.longest,
         )
         return DataFeed(
-            self.dataset,
+            inputs.train,
             self.order,
             transform,
             rank=self.ranks.rank,
@@ -416,22 +397,12 @@ class _Job:
             steps=self.steps,
         )
 
-    def _most_pixels(self) -> int:
-        geometry = self.geometry
-        if self.info.kind is Kind.TABLE:
-            return self.settings.batch_size * geometry.side**2  # type: ignore[union-attr]
-        if self.info.kind is Kind.ORIENTATION:
-            return self.settings.batch_size * geometry.height * geometry.width  # type: ignore[union-attr]
-        if self.info.kind is Kind.RECOGNITION:
-            return self.settings.batch_size * geometry.height * geometry.min_width * _WIDER  # type: ignore[union-attr]
-        return self.settings.batch_size * geometry.train_height * geometry.train_width  # type: ignore[union-attr]
-
     def _measure(self, model: nn.Layer) -> dict[str, Any]:
         return validate.measure_on_all_ranks(
             model,
-            self.validation,
-            geometry=self.geometry,
-            dictionary=self.dictionary,
+            self.inputs.validation,
+            geometry=self.inputs.geometry,
+            dictionary=self.inputs.dictionary,
             ranks=self.ranks,
             batch_size=max(self.settings.batch_size, 32),
             timeout=float(self.config.stall_timeout_seconds),
@@ -466,39 +437,3 @@ class _Job:
                 },
             }
         )
-
-
-def set_modes(model: nn.Layer, *, frozen_norms: bool, freezing: Freezing) -> None:
-    """Puts a model into training mode, but for what stands still."""
-    model.train()
-    freezing.hold()
-    if frozen_norms:
-        for layer in model.sublayers():
-            if isinstance(layer, nn.BatchNorm1D | nn.BatchNorm2D | nn.BatchNorm3D | nn.SyncBatchNorm | nn.BatchNorm):
-                layer.eval()
-
-
-def _choose_device(config: RunConfig, ranks: Ranks) -> bool:
-    """Sets this process's device; whether it is a GPU."""
-    count = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
-    if config.device == "gpu" and not count:
-        built = "" if paddle.device.is_compiled_with_cuda() else "; this PaddlePaddle is built for CPUs"
-        raise DeviceError(
-            f"distributed.device: gpu, but there is no GPU here{built}",
-            hint="write device: cpu, or run where there are GPUs",
-        )
-    if config.device == "cpu" or not count:
-        paddle.set_device("cpu")
-        return False
-    if ranks.local_rank >= count:
-        raise DeviceError(
-            f"distributed.devicesPerNode: {config.devices_per_node}, but this node has {count} GPUs",
-            hint=f"write devicesPerNode: {count} or less",
-        )
-    # The launcher shows each process its own device by its number on the node.
-    paddle.set_device(f"gpu:{os.environ.get(_OWN_DEVICE, str(ranks.local_rank)).split(',')[0]}")
-    return True
-
-
-def _cores_a_process(processes: int) -> int:
-    return max(len(os.sched_getaffinity(0)) // max(processes, 1), 1)

@@ -1,4 +1,6 @@
-"""Makes the model that is trained: built for the run's characters, with the weights that prepare laid down in it."""
+"""Makes the model that is trained: built for the run's characters, with the weights that prepare laid down in it, in the
+mode that training wants.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import paddle
+from paddle import nn
 
 from ocr_finetune_api import overrides
 from ocr_finetune_api.exit_codes import ConfigurationError
@@ -18,12 +21,11 @@ from ocr_finetune_trainer.models.weights import LoadReport, load_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from paddle import nn
-
     from ocr_finetune_api.spec import ModelSpec, OCRFineTuneSpec
     from ocr_finetune_trainer.dictionary import Dictionary
+    from ocr_finetune_trainer.models.freezing import Freezing
 
-__all__ = ["guided_branch", "load_pretrained", "new_model"]
+__all__ = ["guided_branch", "load_pretrained", "new_model", "set_modes"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,3 +80,13 @@ def load_pretrained(model: nn.Layer, folder: Path, dictionary: Dictionary | None
     for line in report.lines() if tell else ():
         logger.info("%s", line)
     return report
+
+
+def set_modes(model: nn.Layer, *, frozen_norms: bool, freezing: Freezing) -> None:
+    """Puts a model into training mode, but for what stands still."""
+    model.train()
+    freezing.hold()
+    if frozen_norms:
+        for layer in model.sublayers():
+            if isinstance(layer, nn.BatchNorm1D | nn.BatchNorm2D | nn.BatchNorm3D | nn.SyncBatchNorm | nn.BatchNorm):
+                layer.eval()

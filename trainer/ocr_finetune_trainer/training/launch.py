@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocr_finetune_api.exit_codes import ConfigurationError
 from ocr_finetune_trainer.processes import end_with_parent
 
-__all__ = ["Command", "clean_environment", "launcher_command", "start", "worker_command"]
+__all__ = ["Command", "check_shared_memory", "clean_environment", "launcher_command", "start", "worker_command"]
 
 # What Paddle's launcher and its workers read from the environment, where it wins over any argument: a variable left over
 # from a pod template or an outer launcher would send ranks to the wrong place.
@@ -36,6 +38,8 @@ _NAMES = frozenset(
     }
 )
 _DEVICE = "OCRFT_DEVICE"
+_SIGNS_BYTES = 2**20
+_NCCL_BYTES = 64 * 2**20  # a channel to a neighbour takes 9 MiB, and there are several each way
 _WORKER = "ocr_finetune_trainer.training.worker"
 _LAUNCHER = "ocr_finetune_trainer.training.launch"
 
@@ -62,6 +66,31 @@ class Command:
             "--config", str(self.config), "--workspace", str(self.workspace),
             "--folder", str(self.folder), "--execution", self.execution,
         ]  # fmt: skip
+
+
+def check_shared_memory(folder: Path, *, processes: int, device: str) -> None:
+    """Finds out before the first process starts that shared memory is too small: later it would be a bus error.
+
+    Data workers need none of it: their batches lie in anonymous memory. What lies there are the signs of life of a node's
+    processes, and the buffers through which NCCL connects the GPUs of a node.
+
+    Args:
+        folder: Where it is mounted, or any folder in it.
+        processes: Workers of this node.
+        device: `gpu` or `cpu`.
+
+    Raises:
+        ConfigurationError: There is too little; the message says how much is needed.
+    """
+    buffers = _NCCL_BYTES if device == "gpu" and processes > 1 else 0
+    needed = processes * (_SIGNS_BYTES + buffers)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigurationError(
+            f"{folder}: shared memory has {free / 2**20:.0f} MiB free, and {processes} processes need about "
+            f"{needed / 2**20:.0f} MiB of it",
+            hint="write a larger pods.sharedMemory, or free it: something else may have filled it",
+        )
 
 
 def clean_environment(environment: Mapping[str, str], *, device: str) -> dict[str, str]:
