@@ -164,11 +164,13 @@ def _is_read_only(error: Exception) -> bool:
 def _copy(system: Any, file: Path, target: str) -> None:
     protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
     parent = target.rsplit("/", 1)[0]
-    system.makedirs(parent, exist_ok=True)
     # An object of a store appears when its upload is complete. `put_file`, not `open`: a file of fsspec that is closed
     # by an exception completes the upload of what it has got so far.
     whole = bool(protocols & _OBJECT_STORES)
     aside = target if whole else f"{parent}/.{file.name}.{uuid.uuid4().hex[:8]}"
+    if not whole:
+        # A store has no folders to make; for a misspelt bucket this would make one of that name.
+        system.makedirs(parent, exist_ok=True)
     try:
         system.put_file(str(file), aside)
         if not whole:
