@@ -347,6 +347,7 @@ def _rules(settings: Settings) -> Rules:
         network_policy=settings.network_policy,
         progress_interval=settings.progress_interval,
         recheck_interval=settings.recheck_interval,
+        repair_interval=settings.relist_interval,
         backoff_base=settings.backoff_base,
         backoff_limit=settings.backoff_limit,
     )

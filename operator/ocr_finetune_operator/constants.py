@@ -22,6 +22,7 @@ LABEL_JOB_INDEX = "batch.kubernetes.io/job-completion-index"
 
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 KUEUE_TOPOLOGY_PREFERRED = "kueue.x-k8s.io/podset-preferred-topology"
 KUEUE_TOPOLOGY_REQUIRED = "kueue.x-k8s.io/podset-required-topology"
 

@@ -62,14 +62,22 @@ def load(path: str) -> dict[str, Profile]:
     for name, values in document.items():
         try:
             profile = Profile.model_validate(values or {})
-            for part, model in _MODELS.items():
-                model.model_validate(getattr(profile, part))
-            found[str(name)] = profile
         except ValidationError as error:
-            problems += [f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            problems += _problems(error, f"{path}: {name}")
+            continue
+        for part, model in _MODELS.items():
+            try:
+                model.model_validate(getattr(profile, part))
+            except ValidationError as error:
+                problems += _problems(error, f"{path}: {name}.{part}")
+        found[str(name)] = profile
     if problems:
         raise ConfigurationError(*problems)
     return found
+
+
+def _problems(error: ValidationError, where: str) -> list[str]:
+    return [f"{where}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
 
 
 def apply(spec: OCRFineTuneSpec, profile: Profile | None) -> OCRFineTuneSpec:

@@ -100,6 +100,12 @@ RIGHTS: tuple[Right, ...] = (
         cluster=True,
     ),
     Right(
+        group="kueue.x-k8s.io",
+        resources=("workloads",),
+        verbs=("list",),
+        why="tells what a queued run waits for; does without it where there is no Kueue",
+    ),
+    Right(
         group="storage.k8s.io",
         resources=("storageclasses",),
         verbs=("get",),

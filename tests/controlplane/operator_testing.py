@@ -15,6 +15,7 @@ import requests
 import yaml
 from kube_testing.client import Manifest, condition
 from kube_testing.processes import free_ports, wait_for
+from preloaded import PreloadedOperator
 
 from ocr_finetune_api.crd import FILE_NAME
 from ocr_finetune_api.exit_codes import ExitCode, class_of
@@ -48,18 +49,24 @@ class Operator:
     """An operator process.
 
     Attributes:
-        process: The process; kill and start it at will.
+        process: The process; kill and start it at will. Without `preloaded` it is started as an image would start it.
         port: Port of its health and metrics.
     """
 
-    def __init__(self, plane: ControlPlane, *, kubeconfig: Path, name: str = "operator", **settings: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, *, kubeconfig: Path, name: str = "operator", preloaded: bool = True, **settings: str
+    ) -> None:
         (self.port,) = free_ports(1)
         self.plane = plane
         flags = QUICK | {"port": str(self.port)} | {key.replace("_", "-"): value for key, value in settings.items()}
-        command = [sys.executable, "-m", "ocr_finetune_operator"]
-        command += [f"--{key}={value}" for key, value in flags.items()]
+        arguments = [f"--{key}={value}" for key, value in flags.items()]
         env = {"KUBECONFIG": str(kubeconfig), "PYTHONWARNINGS": "ignore", "POD_NAMESPACE": OPERATOR_NAMESPACE}
-        self.process: Process = plane.spawn(name, command, env=env)
+        self.process: Process
+        if preloaded:
+            folder = plane.folder / "logs"
+            self.process = plane.adopt(PreloadedOperator(plane.free_name(name), arguments, folder=folder, env=env))
+        else:
+            self.process = plane.spawn(name, [sys.executable, "-m", "ocr_finetune_operator", *arguments], env=env)
 
     def wait_ready(self) -> Operator:
         """Waits until it has seen all runs."""

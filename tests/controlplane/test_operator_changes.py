@@ -141,7 +141,37 @@ def test_retry_goes_on_at_the_failed_stage(operator: Operator, world: World) -> 
     assert status["observedRetryNonce"] == 1
 
 
-def test_the_gate_can_be_lowered_after_it_was_not_met(operator: Operator, world: World) -> None:
+def test_a_run_that_has_succeeded_is_not_retried(operator: Operator, world: World) -> None:
+    succeeds(world.pods)
+    world.create()
+    before = world.wait_phase("Succeeded")
+    world.patch({"policy": {"retryNonce": 3, "suspend": True}})
+    status = world.wait(lambda s: s.get("observedRetryNonce") == 3)
+    assert (status["phase"], status["attempts"]) == ("Succeeded", before["attempts"])
+    assert len(world.jobs()) == 4
+
+
+def test_a_stop_while_it_waits_for_the_next_attempt(operator: Operator, world: World) -> None:
+    fails(world.pods, Stage.PREPARE, 70)
+    world.create(policy={"maxRestarts": 1000})
+    world.wait(lambda s: s.get("restarts", 0) >= 2)
+    world.kube.patch(
+        "OCRFineTune", "plates", world.namespace, {"metadata": {"annotations": {"ocrfinetune.dev/stop": "true"}}}
+    )
+    status = world.wait_phase("Failed")
+    assert condition({"status": status}, "Failed")["reason"] == "Stopped"  # type: ignore[index]
+    # Suspending while it waits for its back-off, and going on, is no different from suspending a Job.
+    world.create("other", policy={"maxRestarts": 1000})
+    world.wait(lambda s: s.get("restarts", 0) >= 1, "other")
+    world.patch({"policy": {"suspend": True}}, "other")
+    world.wait_phase("Suspended", "other")
+    world.pods.clear()
+    succeeds(world.pods)
+    world.patch({"policy": {"suspend": False}}, "other")
+    world.wait_phase("Succeeded", "other")
+
+
+def test_a_gate_that_is_not_met_fails_the_run_and_says_by_how_much(operator: Operator, world: World) -> None:
     succeeds(world.pods, Stage.PREPARE, Stage.TRAIN)
     fails(world.pods, Stage.EVALUATE, 80, message="accuracy 0.71 is below 0.9")
     world.create(evaluation={"gate": {"min": 0.9}})
@@ -247,35 +277,6 @@ def test_delete_and_create_again_under_the_same_name(operator: Operator, world: 
         "Job", "plates-prepare-1", world.namespace, lambda j: j["metadata"]["uid"] != job["metadata"]["uid"]
     )
     assert made["metadata"]["ownerReferences"][0]["uid"] == second["metadata"]["uid"] != first["metadata"]["uid"]
-
-
-def test_objects_changed_or_deleted_by_hand_are_put_right(operator: Operator, world: World) -> None:
-    succeeds(world.pods, Stage.PREPARE)
-    world.create()
-    world.running("plates-train-1")
-    world.kube.patch("Service", "plates-train", world.namespace, {"spec": {"selector": {"app": "other"}}})
-    world.kube.delete("ConfigMap", "plates-train-1", world.namespace)
-    world.kube.delete("Pod", world.running("plates-train-1")[0]["metadata"]["name"], world.namespace)
-    world.running("plates-train-2")
-    selector = world.kube.get("Service", "plates-train", world.namespace)["spec"]["selector"]  # type: ignore[index]
-    assert selector == {"ocrfinetune.dev/run": "plates", "ocrfinetune.dev/stage": "train"}
-    world.kube.delete("Service", "plates-train", world.namespace)
-    world.kube.delete("Pod", world.running("plates-train-2")[0]["metadata"]["name"], world.namespace)
-    world.running("plates-train-3")
-    assert world.kube.get("Service", "plates-train", world.namespace)
-
-
-def test_a_lost_status_is_taken_up_from_the_jobs(operator: Operator, world: World) -> None:
-    succeeds(world.pods, Stage.PREPARE)
-    world.create()
-    world.running("plates-train-1")
-    operator.process.kill()
-    world.kube.patch("OCRFineTune", "plates", world.namespace, {"status": None}, subresource="status")
-    operator.process.start()
-    status = world.wait_phase("Training")
-    assert world.jobs() == ["plates-prepare-1", "plates-train-1"]
-    assert status["attempts"][-1]["number"] == 1
-    assert world.wait_event("Adopted")
 
 
 def test_two_runs_share_a_workspace(operator: Operator, world: World) -> None:

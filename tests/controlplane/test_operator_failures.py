@@ -117,6 +117,15 @@ def test_an_image_that_cannot_be_pulled_is_told_at_once_and_ends_the_attempt_in_
     assert said["phase"] == "Preparing"
 
 
+def test_pods_that_find_no_node_are_told_at_once_and_end_the_attempt_in_time(operator: Operator, world: World) -> None:
+    world.create(policy={"maxRestarts": 0, "startupTimeout": "4s"}, pods={"nodeSelector": {"own": "nowhere"}})
+    world.wait(lambda s: any(c["reason"] == "Unschedulable" for c in s.get("conditions", [])))
+    failure = world.wait_phase("Failed")["failure"]
+    assert failure["class"] == "Unschedulable"
+    assert "1 of 1 pods have no node" in failure["message"]
+    world.kube.wait_gone("Job", "plates-prepare-1", world.namespace, timeout=PATIENCE)
+
+
 def test_a_stall_is_an_unchanged_step_while_reachable(operator: Operator, world: World) -> None:
     succeeds(world.pods, Stage.PREPARE)
     world.create(policy={"maxRestarts": 0, "stallTimeout": "3s"})

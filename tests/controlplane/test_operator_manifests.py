@@ -129,6 +129,16 @@ NOT_ACCEPTED: dict[str, tuple[dict[str, Any], str, str]] = {
     "secret": ({"credentials": [{"prefix": "s3://a", "secretName": "minio"}]}, "SecretMissing", "'minio'"),
     "class": ({"workspace": {"size": "1Gi", "storageClassName": "fast"}}, "StorageClassMissing", "'fast'"),
     "node": ({"distributed": {"device": "gpu", "devicesPerNode": 64}}, "NodeTooSmall", "the largest has 8"),
+    "memory": (
+        {"pods": {"resources": {"evaluate": {"requests": {"memory": "1Ti"}}}}},
+        "NodeTooSmall",
+        "pods.resources.evaluate: no node has 1099511627776 of memory",
+    ),
+    "limit": (
+        {"pods": {"sharedMemory": "1Ti", "resources": {"train": {"limits": {"memory": "8Gi"}}}}},
+        "NodeTooSmall",
+        "pods.resources.train: no node has",
+    ),
     "profile": ({"profile": "a100"}, "ProfileUnknown", "there is no profile 'a100'"),
     "template": (
         {"pods": {"podTemplate": {"spec": {"restartPolicy": "Always", "hostNetwork": True}}}},

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from kube_testing import binaries
 from kube_testing.processes import wait_for
-from operator_testing import ROOT, Operator, World, fails, progress_server, result, succeeds
+from operator_testing import PATIENCE, ROOT, Operator, World, fails, progress_server, result, succeeds
 
 from ocr_finetune_api.plan import Stage
 
@@ -43,7 +43,7 @@ class User:
 
     def ocrft(self, *arguments: str, ok: bool = True, program: str = "kubectl ocrft") -> str:
         """What `kubectl ocrft …` prints, both channels."""
-        where = [] if "complete" in program else ["-n", self._namespace]
+        where = ["-n", self._namespace]
         done = subprocess.run(
             [*program.split(), *where, *arguments],
             env=os.environ | {"PATH": self._path, "KUBECONFIG": str(self._kubeconfig), "COLUMNS": "160"},
@@ -102,19 +102,34 @@ def test_a_failure_is_shown_with_its_place_log_and_hint(operator: Operator, worl
         assert words in said
 
 
-def test_a_report_is_asked_for_and_nothing_is_left_behind(
+def test_reports_are_fetched_and_nothing_is_left_behind(
     operator: Operator, world: World, user: User, tmp_path: Path
 ) -> None:
-    succeeds(world.pods, Stage.TRAIN, Stage.EVALUATE, Stage.EXPORT)
-    message = result(Stage.PREPARE, artifacts={"report": "data/report.html"})
-    world.pods.succeeds(message=message, labels={"ocrfinetune.dev/stage": "prepare"})
+    for stage, report in ((Stage.PREPARE, "data/report.html"), (Stage.EVALUATE, "evaluation/report.html")):
+        message = result(stage, artifacts={"report": report})
+        world.pods.succeeds(message=message, labels={"ocrfinetune.dev/stage": stage.value})
+    succeeds(world.pods, Stage.TRAIN, Stage.EXPORT)
     world.create()
+    folder = tmp_path / "claim"
     status = world.wait_phase("Succeeded")
-    assert status["artifacts"]["dataReport"].endswith("/data/report.html")
-    # There is no kubelet here to run `cat`: the error is told, and the pod is gone.
-    user.ocrft("report", "plates", "--data", "-o", str(tmp_path / "report.html"), ok=False)
-    pods = [pod["metadata"]["name"] for pod in world.kube.list("Pod", world.namespace)]
-    assert not [name for name in pods if "report" in name]
+    for name, report in (("data", status["artifacts"]["dataReport"]), ("evaluation", status["artifacts"]["report"])):
+        path = folder / report
+        path.parent.mkdir(parents=True)
+        path.write_text(f"<html>the {name}, ähm</html>")
+    # No kubelet: the command runs here, in what would be the claim.
+    world.pods.runs_commands(folder)
+    for flags, words in ((["--data"], "the data, ähm"), ([], "the evaluation, ähm")):
+        target = tmp_path / f"fetched{len(flags)}.html"
+        assert str(target) in user.ocrft("report", "plates", *flags, "-o", str(target))
+        assert target.read_text() == f"<html>{words}</html>"
+    (folder / status["artifacts"]["report"]).unlink()
+    target.unlink()
+    assert "No such file" in user.ocrft("report", "plates", "-o", str(target), ok=False)
+    assert not target.exists()
+    wait_for(
+        lambda: not [pod for pod in world.kube.list("Pod", world.namespace) if "report" in pod["metadata"]["name"]],
+        describe="the pods that read the claim to be gone",
+    )
 
 
 def test_mistakes_are_one_clear_message(world: World, user: User) -> None:
@@ -122,9 +137,43 @@ def test_mistakes_are_one_clear_message(world: World, user: User) -> None:
     assert "NotFound" in user.ocrft("suspend", "nowhere", ok=False)
 
 
-def test_completion_knows_commands_and_runs(operator: Operator, world: World, user: User) -> None:
-    said = user.ocrft("su", program="kubectl_complete-ocrft")
-    assert said.splitlines() == ["suspend", ":4"]
+def test_logs_of_the_attempt_before(operator: Operator, world: World, user: User) -> None:
+    world.pods.log("words of a pod")
+    fails(world.pods, Stage.PREPARE, 70)
+    world.create(policy={"maxRestarts": 1})
+    world.wait_phase("Failed")
+    newest = "batch.kubernetes.io/job-name=plates-prepare-2"
+    (pod,) = world.kube.list("Pod", world.namespace, labels=newest)
+    world.kube.delete("Pod", pod["metadata"]["name"], world.namespace)
+    world.kube.wait_gone("Pod", pod["metadata"]["name"], world.namespace, timeout=PATIENCE)
+    assert "the pod of rank 0 of plates-prepare-2 is gone" in user.ocrft("logs", "plates", ok=False)
+    for flags in (("--previous",), ("--attempt", "1"), ("-p", "--stage", "prepare")):
+        assert "words of a pod" in user.ocrft("logs", "plates", *flags)
+    assert "rank 3 of plates-prepare-1 is gone" in user.ocrft("logs", "plates", "-p", "--rank", "3", ok=False)
+
+
+def test_a_live_view_of_all_runs_ends_when_they_have(operator: Operator, world: World, user: User) -> None:
+    succeeds(world.pods)
+    for name in ("one", "two"):
+        world.create(name)
+    said = user.ocrft("status", "--watch")
+    assert said.count("Succeeded") >= 2
+
+
+def test_completion_knows_commands_options_and_runs(operator: Operator, world: World, user: User) -> None:
+    world.create(policy={"suspend": True})
+    world.create("letters", policy={"suspend": True})
+
+    def completes(*words: str) -> list[str]:
+        """What the shell gets from kubectl itself."""
+        said = user.ocrft(*words, program="kubectl __complete ocrft").splitlines()
+        return said[: said.index(":4")]
+
+    assert completes("su") == ["suspend"]
+    assert sorted(completes("status", "")) == ["letters", "plates"]
+    assert completes("logs", "pl") == ["plates"]
+    assert completes("logs", "plates", "--st") == ["--stage"]
+    assert completes("logs", "plates", "--stage", "ev") == ["evaluate"]
 
 
 def test_render_needs_no_cluster(user: User, tmp_path: Path) -> None:

@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 from pathlib import Path
 
 from kube_testing.control_plane import ControlPlane
 from kube_testing.processes import wait_for
 from operator_proxy import proxied
-from operator_testing import OPERATOR_NAMESPACE, PATIENCE, Operator, World, fails, result, succeeds
+from operator_testing import OPERATOR_NAMESPACE, PATIENCE, Operator, World, succeeds
 
 from ocr_finetune_api.plan import STAGES, Stage
 from ocr_finetune_operator import rbac
-
-
-def test_an_operator_killed_after_each_of_its_changes_comes_to_the_same_end(
-    plane: ControlPlane, installed: Path, world: World, alone: None
-) -> None:
-    succeeds(world.pods, Stage.PREPARE, Stage.EVALUATE, Stage.EXPORT)
-    # The first training fails, so that a retry is among what is interrupted.
-    fails(world.pods, Stage.TRAIN, 70, attempt=1)
-    labels = {"ocrfinetune.dev/stage": "train", "ocrfinetune.dev/attempt": "2"}
-    world.pods.succeeds(message=result(Stage.TRAIN), labels=labels)
-    with proxied(plane, installed, world.namespace) as (proxy, operator):
-        killed = threading.Event()
-
-        def kill(_request: str) -> None:
-            operator.process.kill()
-            killed.set()
-
-        proxy.on_change = kill
-        world.create()
-        deadline = time.monotonic() + 540
-        while time.monotonic() < deadline:
-            if killed.wait(0.05):
-                killed.clear()
-                operator.process.start()
-            run = world.kube.get("OCRFineTune", "plates", world.namespace)
-            if run is not None and run.get("status", {}).get("phase") == "Succeeded":
-                break
-        status = world.wait_phase("Succeeded", timeout=5)
-        assert world.jobs() == [
-            "plates-prepare-1",
-            "plates-train-1",
-            "plates-train-2",
-            "plates-evaluate-1",
-            "plates-export-1",
-        ]
-        created = [request for request in proxy.done if request.startswith("POST") and request.endswith("/jobs")]
-        assert len(created) == 5
-        assert status["restarts"] == 1
-        assert [one["outcome"] for one in status["attempts"]] == [
-            "Succeeded", "Failed", "Succeeded", "Succeeded", "Succeeded",
-        ]  # fmt: skip
-        assert len(proxy.done) >= 18
-        for kind, name in (("Service", "plates-train"), ("NetworkPolicy", "plates-pods")):
-            assert world.kube.get(kind, name, world.namespace), kind
 
 
 def test_a_busy_api_server_and_watches_that_break_change_nothing(
@@ -160,21 +116,50 @@ def test_a_missing_right_is_named_with_what_it_is_for(plane: ControlPlane, world
         plane.forget(operator.process)
 
 
-def test_health_metrics_and_a_graceful_stop(plane: ControlPlane, operator: Operator, world: World) -> None:
+def test_metrics_tell_what_goes_on(operator: Operator, world: World) -> None:
+    succeeds(world.pods, Stage.PREPARE)
     world.create()
-    world.running("plates-prepare-1")
+    world.running("plates-train-1")
     assert operator.get("/healthz") == "ok\n"
     assert operator.metric('ocrfinetune_api_requests_total{code="201",verb="POST"') > 0
     assert operator.metric("ocrfinetune_reconcile_duration_seconds_count") > 0
-    assert operator.metric('ocrfinetune_runs{phase="Preparing"}') >= 1
+    assert operator.metric('ocrfinetune_runs{phase="Training"}') >= 1
+    assert operator.metric('ocrfinetune_stage_duration_seconds_count{stage="prepare"}') >= 1
+    succeeded = 'ocrfinetune_attempts_total{failure_class="",outcome="Succeeded",stage="prepare"}'
+    assert operator.metric(succeeded) >= 1
+    said = operator.get("/metrics") or ""
+    for name in ("queue_depth", "queue_age_seconds", "queue_wait_seconds_count", "reconcile_errors_total"):
+        assert f"ocrfinetune_{name}" in said
     wait_for(
         lambda: operator.metric("ocrfinetune_first_pod_seconds_count") > 0,
         describe="the time to the first pod",
         timeout=PATIENCE,
     )
-    assert operator.process.stop() == 0
-    operator.process.start()
-    operator.wait_ready()
+
+
+def test_a_stop_ends_what_was_begun_and_nothing_else(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    operator = Operator(plane, kubeconfig=installed, name="whole", preloaded=False, log_format="json").wait_ready()
+    try:
+        names = [f"run-{number}" for number in range(20)]
+        for name in names:
+            world.create(name)
+        world.job("run-0-prepare-1")
+        assert operator.process.stop(timeout=30) == 0
+        said = [json.loads(line) for line in operator.process.log.read_text().splitlines()]
+        assert not [line for line in said if line["level"] in ("error", "critical")]
+        assert {line["run"] for line in said if "run" in line} <= {f"{world.namespace}/{name}" for name in names}
+        assert {(line["stage"], line["attempt"]) for line in said if "stage" in line} == {("prepare", 1)}
+        # What is written in a status has been done.
+        for run in world.kube.list("OCRFineTune", world.namespace):
+            name = run["metadata"]["name"]
+            assert world.jobs(name=name) == [f"{name}-prepare-1"] * len(run.get("status", {}).get("attempts", []))
+        operator.process.start()
+        for name in names:
+            world.job(f"{name}-prepare-1")
+    finally:
+        plane.forget(operator.process)
 
 
 def test_no_more_requests_than_a_run_needs(plane: ControlPlane, operator: Operator, world: World) -> None:

@@ -138,6 +138,14 @@ def test_an_attempt_that_got_on_starts_the_back_off_anew() -> None:
 # ---- placement ----
 
 
+@pytest.mark.parametrize(("ended", "seconds"), [(995.0, 5.0), (1000.0, 0.0), (None, 0.0), (100.0, 0.0), (1200.0, 0.0)])
+def test_the_back_off_counts_from_the_failure_itself(ended: float | None, seconds: float) -> None:
+    pod = replace(_pod(0, code=1), exited_at=ended)
+    cause = failure.of_class(FailureClass.INTERNAL, reason="Error", message="", pod=pod)
+    assert failure.noticed_after(cause, now=1000.0) == seconds
+    assert failure.noticed_after(replace(cause, pod=None), now=1000.0) == 0.0
+
+
 def test_fewer_nodes_after_unschedulable_and_all_of_them_after_anything_else() -> None:
     spec = _spec()
     lacking = {"failure_class": FailureClass.UNSCHEDULABLE}

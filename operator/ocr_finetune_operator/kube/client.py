@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -37,6 +38,7 @@ _RESOURCES: Mapping[str, str] = {
     "PersistentVolumeClaim": "api/v1/persistentvolumeclaims",
     "NetworkPolicy": "apis/networking.k8s.io/v1/networkpolicies",
     "StorageClass": "apis/storage.k8s.io/v1/storageclasses",
+    "Workload": "apis/kueue.x-k8s.io/v1beta1/workloads",
     "Lease": "apis/coordination.k8s.io/v1/leases",
 }
 _BUSY_RETRIES = 3
@@ -59,7 +61,9 @@ class Client:
     async def connect(cls, *, metrics: Metrics, seconds: float = 30.0) -> Client:
         """Finds the cluster: `KUBECONFIG`, the user's configuration, or the service account of this pod."""
         configuration = Configuration()
-        await kubernetes_config.load_config(client_configuration=configuration)
+        named = os.environ.get("KUBECONFIG")
+        where = {"config_file": named} if named else {}
+        await kubernetes_config.load_config(client_configuration=configuration, **where)
         return cls(configuration, metrics=metrics, seconds=seconds)
 
     async def close(self) -> None:

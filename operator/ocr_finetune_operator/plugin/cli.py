@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -31,7 +34,24 @@ application = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Name = Annotated[str, typer.Argument(help="The run.")]
+
+
+def _runs(context: typer.Context, incomplete: str) -> list[str]:
+    """The names that complete a word."""
+    given = context.parent.params if context.parent else {}
+    try:
+        found = [run["metadata"]["name"] for run in _kubectl(**given).list_runs()]
+    except OCRFineTuneError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def _kubectl(namespace: str = "", kube_context: str = "", kubeconfig: str = "") -> Kubectl:
+    given = {"--namespace": namespace, "--context": kube_context, "--kubeconfig": kubeconfig}
+    return Kubectl(options=tuple(f"{flag}={value}" for flag, value in given.items() if value))
+
+
+Name = Annotated[str, typer.Argument(help="The run.", autocompletion=_runs)]
 
 
 @application.callback()
@@ -41,14 +61,13 @@ def _where(
     kube_context: Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")] = "",
     kubeconfig: Annotated[str, typer.Option("--kubeconfig", help="Path of the kubeconfig.")] = "",
 ) -> None:
-    given = {"--namespace": namespace, "--context": kube_context, "--kubeconfig": kubeconfig}
-    context.obj = Kubectl(options=tuple(f"{flag}={value}" for flag, value in given.items() if value))
+    context.obj = _kubectl(namespace, kube_context, kubeconfig)
 
 
 @application.command()
 def status(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The run; all of the namespace without it.")] = "",
+    name: Annotated[str, typer.Argument(help="The run; all of the namespace without it.", autocompletion=_runs)] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it ends.")] = False,
 ) -> None:
     """Shows how runs stand."""
@@ -177,19 +196,19 @@ def render(
 
 def complete() -> NoReturn:
     """What kubectl asks for completion: the program `kubectl_complete-ocrft` prints words, and how to take them."""
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    commands = sorted(command.callback.__name__ for command in application.registered_commands if command.callback)
-    found: list[str] = []
-    if len(words) <= 1:
-        found = [command for command in commands if command.startswith(words[0] if words else "")]
-    elif words[0] in commands and words[0] != "render" and len(words) == 2:
-        try:
-            found = [run["metadata"]["name"] for run in Kubectl().list_runs()]
-        except OCRFineTuneError:
-            found = []
-        found = [name for name in found if name.startswith(words[1])]
-    no_files = 4
-    sys.stdout.write("".join(f"{word}\n" for word in found) + f":{no_files}\n")
+    words = sys.argv[1:] or [""]
+    # What the shell would tell a program that completes by itself.
+    os.environ |= {
+        "_KUBECTL_OCRFT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["kubectl-ocrft", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        application(prog_name="kubectl-ocrft")
+    no_files, files_too = 4, 0
+    how = files_too if "render" in words else no_files
+    sys.stdout.write("".join(f"{word}\n" for word in said.getvalue().splitlines() if word) + f":{how}\n")
     sys.exit(0)
 
 

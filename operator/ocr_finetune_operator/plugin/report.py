@@ -49,7 +49,7 @@ def fetch(kubectl: Kubectl, run: dict[str, Any], *, which: str, target: Path, pa
                 f"the pod that reads the workspace did not start within {patience}: {error}",
                 hint="a claim that only one node can mount is free again when the run has ended",
             ) from error
-        data = kubectl.save("exec", pod, "--", "cat", f"{WORKSPACE_FOLDER}/{path}")
+        data = kubectl.save("exec", pod, "--", "cat", path)
     finally:
         kubectl.run("delete", "pod", pod, "--wait=false", "--ignore-not-found")
     target.write_bytes(data)
@@ -77,6 +77,8 @@ def _pod(name: str, *, claim: str, image: str) -> dict[str, Any]:
                     "name": "reader",
                     "image": image,
                     "command": ["sleep", str(_LIVES_SECONDS)],
+                    # What is run in it begins here, so that paths are those of the status.
+                    "workingDir": WORKSPACE_FOLDER,
                     "securityContext": restricted,
                     "volumeMounts": [{"name": "workspace", "mountPath": WORKSPACE_FOLDER, "readOnly": True}],
                     "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},

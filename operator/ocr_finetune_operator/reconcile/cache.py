@@ -46,9 +46,9 @@ class Cache:
         self.runs[key] = run
         return key
 
-    def see_job(self, manifest: Manifest, *, gone: bool = False) -> RunKey | None:
-        """Takes a Job in."""
-        key = _key_of(manifest)
+    def see_job(self, manifest: Manifest, *, gone: bool = False, of: RunKey | None = None) -> RunKey | None:
+        """Takes a Job in; `of` says whose it is where its labels don't, as somebody has changed them."""
+        key = of or _key_of(manifest)
         if key is None:
             return None
         name = manifest["metadata"]["name"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from ocr_finetune_api.status import (
     StageState,
     StageStatus,
 )
-from ocr_finetune_operator.reconcile.views import Manifest, iso, timestamp
+from ocr_finetune_operator.reconcile.views import Manifest, PodView, iso, timestamp
 
 MAX_MESSAGE = 1024
 
@@ -28,10 +29,22 @@ class Create:
 
     Attributes:
         apply: Puts right what others changed in it.
+        repair: It should be there; looks whether it still is.
     """
 
     manifest: Manifest
     apply: bool = False
+    repair: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of what kind it is."""
+        return str(self.manifest["kind"])
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.manifest["metadata"]["name"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +214,15 @@ class Draft:
             )
         )
         self.decisive()
+
+    def give_up(self, pods: Iterable[PodView]) -> None:
+        """Deletes pods by force: their node is dead and will not say that they ended."""
+        self.after += [Delete(kind="Pod", name=one.name, uid=one.uid, force=True) for one in pods]
+
+    @property
+    def repairs(self) -> bool:
+        """Whether it looks after what should be there."""
+        return any(isinstance(one, Create) and one.repair for one in self.after)
 
     @property
     def active(self) -> Attempt | None:

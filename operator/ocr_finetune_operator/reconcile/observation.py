@@ -35,9 +35,11 @@ class Facts:
         gone_jobs: Jobs of which the API server says that they don't exist.
         nodes: Nodes that were looked at.
         logs: The last lines of pods' logs, by the pod's name.
+        workloads: Why queued Jobs wait, by their UID; empty where nobody says.
         read_pods: Jobs whose pods were read from the API server.
         blocked: Why the API server did not let the next attempt be made, a moment ago.
         refused: Why it never will.
+        repair_due: It is time to look whether all that an attempt consists of is still there.
     """
 
     problems: tuple[Problem, ...] | None = None
@@ -46,9 +48,11 @@ class Facts:
     gone_jobs: frozenset[str] = frozenset()
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    workloads: Mapping[str, str] = field(default_factory=dict)
     read_pods: frozenset[str] = frozenset()
     blocked: Problem | None = None
     refused: str = ""
+    repair_due: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,7 @@ class Rules:
     network_policy: bool = True
     progress_interval: float = 30.0
     recheck_interval: float = 60.0
+    repair_interval: float = 600.0
     backoff_base: float = 30.0
     backoff_limit: float = 600.0
 
@@ -89,7 +94,7 @@ class Need:
     """Something to ask the API server for before a decision can be made.
 
     Attributes:
-        what: preflight, snapshot, job, pods, node or log.
+        what: preflight, snapshot, job, pods, workload, node or log.
         name: Of what.
     """
 

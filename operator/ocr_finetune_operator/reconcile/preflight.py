@@ -40,8 +40,8 @@ async def check(
     problems += await _workspace(client, owner, spec)
     problems += await _claims(client, owner.namespace, spec)
     problems += await _secrets(client, owner.namespace, spec)
-    if nodes is not None:
-        problems += await _nodes(nodes, spec)
+    if nodes is not None and not {problem.reason for problem in problems} & {"InvalidQuantity", "InvalidPodTemplate"}:
+        problems += await _nodes(nodes, observation, spec)
     if not problems:
         problems += await _dry_run(client, observation, spec)
     return problems
@@ -155,30 +155,53 @@ def _named_secrets(spec: OCRFineTuneSpec) -> Iterable[tuple[str, str]]:
     return [(name, field) for name, field in found.items() if name]
 
 
-async def _nodes(nodes: NodeList, spec: OCRFineTuneSpec) -> list[Problem]:
-    """Whether any node has as many devices as a pod wants; a queue knows better."""
-    distributed = spec.distributed
-    if distributed.device == "cpu" or spec.queue.name or spec.queue.stages.get(Stage.TRAIN.value):
-        return []
+async def _nodes(nodes: NodeList, observation: Observation, spec: OCRFineTuneSpec) -> list[Problem]:
+    """Whether for each stage there is a node that is large enough when it is empty; a queue knows better."""
     known = await nodes.all()
     if known is None:
         return []
-    wanted = spec.pods.node_selector
-    sizes = [
-        _quantity(allocatable.get(distributed.resource_name, "0"))
-        for labels, allocatable in known
-        if all(labels.get(key) == value for key, value in wanted.items())
-    ]
-    largest = max(sizes, default=Decimal(0))
-    if largest >= distributed.devices_per_node:
-        return []
-    where = f" with {', '.join(f'{k}={v}' for k, v in wanted.items())}" if wanted else ""
+    problems: dict[str, Problem] = {}
+    for stage in Stage:
+        if spec.queue.name or spec.queue.stages.get(stage.value):
+            continue
+        template = _job(observation, spec, stage)["spec"]["template"]["spec"]
+        selector = template.get("nodeSelector") or {}
+        sizes = [size for labels, size in known if all(labels.get(key) == value for key, value in selector.items())]
+        wanted = _requests(template)
+        if any(all(_quantity(size.get(name, "0")) >= amount for name, amount in wanted.items()) for size in sizes):
+            continue
+        for name, amount in wanted.items():
+            largest = max((_quantity(size.get(name, "0")) for size in sizes), default=Decimal(0))
+            if largest < amount and name not in problems:
+                problems[name] = _too_small(spec, stage, name, amount=amount, largest=largest, selector=selector)
+        if wanted and not problems:
+            message = f"pods.resources.{stage.value}: no node has all of what a pod wants at once"
+            problems[""] = Problem(reason="NodeTooSmall", message=message)
+    return list(problems.values())
+
+
+def _too_small(
+    spec: OCRFineTuneSpec, stage: Stage, name: str, *, amount: Decimal, largest: Decimal, selector: Mapping[str, str]
+) -> Problem:
+    where = f" with {', '.join(f'{k}={v}' for k, v in selector.items())}" if selector else ""
+    device = name == spec.distributed.resource_name
+    field = "distributed.devicesPerNode" if device else f"pods.resources.{stage.value}"
+    advice = "Ask for fewer, set distributed.device: cpu," if device else "Ask for less,"
     message = (
-        f"distributed.devicesPerNode: no node{where} has {distributed.devices_per_node} of "
-        f"{distributed.resource_name}; the largest has {largest:f}. Ask for fewer, set distributed.device: cpu, or, "
-        "where nodes are made on demand, have the administrator turn off the check of nodes"
+        f"{field}: no node{where} has {amount:f} of {name}; the largest has {largest:f}. {advice} or, where nodes are "
+        "made on demand, have the administrator turn off the check of nodes"
     )
-    return [Problem(reason="NodeTooSmall", message=message)]
+    return Problem(reason="NodeTooSmall", message=message)
+
+
+def _requests(template: Mapping[str, Any]) -> dict[str, Decimal]:
+    """What all containers of a pod request together; a limit without a request is one."""
+    found: dict[str, Decimal] = {}
+    for container in template["containers"]:
+        resources = container.get("resources") or {}
+        for name, amount in ((resources.get("limits") or {}) | (resources.get("requests") or {})).items():
+            found[name] = found.get(name, Decimal(0)) + _quantity(amount)
+    return found
 
 
 def _quantity(text: Any) -> Decimal:
@@ -188,23 +211,29 @@ def _quantity(text: Any) -> Decimal:
         return Decimal(0)
 
 
-async def _dry_run(client: Client, observation: Observation, spec: OCRFineTuneSpec) -> list[Problem]:
-    """Lets the API server check the largest of the Jobs to come."""
-    planned = plan(addresses.in_pod(spec))[Stage.TRAIN]
+def _job(observation: Observation, spec: OCRFineTuneSpec, stage: Stage) -> Manifest:
+    """The Job of the first attempt at a stage."""
+    planned = plan(addresses.in_pod(spec))[stage]
+    device = "cpu" if spec.distributed.device == "cpu" else "gpu"
     attempt = AttemptPlan(
         owner=observation.owner,
         spec=spec,
-        stage=Stage.TRAIN,
+        stage=stage,
         number=1,
         nodes=planned.nodes,
         devices_per_node=planned.devices_per_node,
-        device="cpu" if spec.distributed.device == "cpu" else "gpu",
+        device=device if pod.uses_device(stage, device) else "cpu",
         image=spec.pods.image or observation.rules.trainer_image,
         claim=spec.workspace.claim_name or names.claim(observation.owner.name),
         input_hash=planned.input_hash,
         installation=observation.rules.installation,
     )
-    manifest = job.build(attempt)
+    return job.build(attempt)
+
+
+async def _dry_run(client: Client, observation: Observation, spec: OCRFineTuneSpec) -> list[Problem]:
+    """Lets the API server check the largest of the Jobs to come."""
+    manifest = _job(observation, spec, Stage.TRAIN)
     # A name that does not change: it stands in the message, and so in the status.
     manifest["metadata"]["name"] = f"{observation.owner.name}-check"
     try:

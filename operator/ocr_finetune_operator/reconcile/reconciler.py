@@ -10,24 +10,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ocr_finetune_api.conditions import Phase
-from ocr_finetune_api.plan import content_hash
 from ocr_finetune_api.status import Attempt
 from ocr_finetune_operator import names
 from ocr_finetune_operator.constants import (
-    ANNOTATION_CONTENT,
     ANNOTATION_STOP,
     CONTAINER,
     LABEL_JOB_NAME,
-    LABEL_RUN,
-    MANAGER,
 )
 from ocr_finetune_operator.kube.client import Client
-from ocr_finetune_operator.kube.errors import ConflictError, ForbiddenError, InvalidError
+from ocr_finetune_operator.kube.errors import ForbiddenError, InvalidError
 from ocr_finetune_operator.metrics import Metrics
 from ocr_finetune_operator.reconcile import preflight, states, status
+from ocr_finetune_operator.reconcile.acting import BlockedError, Hands
 from ocr_finetune_operator.reconcile.cache import Cache, RunKey
 from ocr_finetune_operator.reconcile.decide import Decision, decide, read_status
-from ocr_finetune_operator.reconcile.draft import Action, Create, Delete, Draft
+from ocr_finetune_operator.reconcile.draft import Draft
 from ocr_finetune_operator.reconcile.events import Recorder
 from ocr_finetune_operator.reconcile.limiter import Limiter
 from ocr_finetune_operator.reconcile.node_list import NodeList
@@ -37,6 +34,7 @@ from ocr_finetune_operator.reconcile.policies.drift import Accepted
 from ocr_finetune_operator.reconcile.policies.progress import Pulled
 from ocr_finetune_operator.reconcile.puller import Puller, PullError
 from ocr_finetune_operator.reconcile.views import Manifest, NodeView, RunView, owner_of, timestamp
+from ocr_finetune_operator.reconcile.workloads import Workloads
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,6 @@ LOG_BYTES = 2048
 COALESCE_SECONDS = 10.0
 SOON_SECONDS = 0.2
 _MAX_ROUNDS = 8
-_SELECTS = ("selector", "podSelector", "ingress")
 _FINAL = (Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -61,14 +58,7 @@ class Memory:
     snapshot: tuple[str, Accepted] | None = None
     gone_jobs: frozenset[str] = field(default_factory=frozenset)
     started: bool = False
-
-
-class BlockedError(Exception):
-    """The API server does not let something be made now."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    repaired_at: float = 0.0
 
 
 class Reconciler:
@@ -96,6 +86,8 @@ class Reconciler:
         self._recorder = recorder
         self._nodes = nodes
         self._clock = clock
+        self._workloads = Workloads(client, clock=clock, fresh=rules.recheck_interval * 0.9)
+        self._hands = Hands(client, cache, recorder)
         self._memory: dict[RunKey, Memory] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
@@ -109,7 +101,7 @@ class Reconciler:
             self._memory.pop(key, None)
             self._metrics.hide(key)
             return None
-        memory = self._memory.setdefault(key, Memory())
+        memory = self._memory.setdefault(key, Memory(repaired_at=self._clock()))
         await self._pull(key, run, memory)
         facts = self._facts(run, memory)
         decision, facts = await self._decide(key, run, facts)
@@ -179,7 +171,8 @@ class Reconciler:
         if memory.snapshot is not None and memory.snapshot[0] == run.status.get("specHash"):
             snapshot = memory.snapshot[1]
         blocked, memory.blocked = memory.blocked, None
-        return Facts(snapshot=snapshot, blocked=blocked, refused=memory.refused)
+        due = self._clock() - memory.repaired_at >= self._rules.repair_interval
+        return Facts(snapshot=snapshot, blocked=blocked, refused=memory.refused, repair_due=due)
 
     async def _decide(self, key: RunKey, run: RunView, facts: Facts) -> tuple[Decision, Facts]:
         """Decides, and asks for what the decision needs until it needs nothing more."""
@@ -214,11 +207,14 @@ class Reconciler:
                 if manifest is None:
                     self._cache.drop_job(key, need.name)
                     return replace(facts, gone_jobs=facts.gone_jobs | {need.name})
-                self._cache.see_job(manifest)
+                self._cache.see_job(manifest, of=key)
                 return facts
             case "pods":
                 await self._read_pods(key, need.name)
                 return replace(facts, read_pods=facts.read_pods | {need.name})
+            case "workload":
+                words = await self._workloads.why(namespace, need.name)
+                return replace(facts, workloads={**facts.workloads, need.name: words})
             case "node":
                 manifest = await self._node(need.name)
                 return replace(facts, nodes={**facts.nodes, need.name: NodeView.of(need.name, manifest)})
@@ -263,9 +259,11 @@ class Reconciler:
     async def _act(
         self, key: RunKey, run: RunView, memory: Memory, draft: Draft, changes: dict[str, Any]
     ) -> float | None:
+        if draft.repairs:
+            memory.repaired_at = self._clock()
         try:
             for action in draft.before:
-                await self._do(key, run, action)
+                await self._hands.do(run, action)
             if changes:
                 await self._limiter.acquire(urgent=not draft.cosmetic)
                 body = {"metadata": {"resourceVersion": run.resource_version, "uid": run.uid}, "status": changes}
@@ -274,7 +272,7 @@ class Reconciler:
                 memory.written_at = self._clock()
                 self._tell(key, run, draft)
             for action in draft.after:
-                await self._do(key, run, action)
+                await self._hands.do(run, action)
         except BlockedError as error:
             memory.blocked = error.problem
             return SOON_SECONDS
@@ -287,57 +285,6 @@ class Reconciler:
         memory.refused = ""
         self._observe(key, draft)
         return draft.look_again
-
-    async def _do(self, key: RunKey, run: RunView, action: Action) -> None:
-        if isinstance(action, Delete):
-            try:
-                await self._client.delete(
-                    action.kind,
-                    action.name,
-                    key[0],
-                    uid=action.uid,
-                    propagation=action.propagation,
-                    grace=0 if action.force else None,
-                )
-            except ConflictError:
-                logger.info("%s %s is another one now; left alone", action.kind, action.name)
-            return
-        manifest = action.manifest
-        try:
-            made = await self._client.create(manifest)
-        except ConflictError:
-            made = await self._exists(key, run, action)
-        except ForbiddenError as error:
-            raise BlockedError(Problem(reason="Forbidden", message=error.message)) from error
-        if made["kind"] == "Job":
-            self._cache.see_job(made)
-
-    async def _exists(self, key: RunKey, run: RunView, action: Create) -> Manifest:
-        """The object is there already: ours from before, ours but changed, or somebody else's."""
-        manifest = action.manifest
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        found = await self._client.get(kind, name, key[0])
-        if found is None:
-            return await self._client.create(manifest)
-        found |= {"kind": kind, "apiVersion": manifest["apiVersion"]}
-        labels = found["metadata"].get("labels") or {}
-        kept = kind == "PersistentVolumeClaim" and labels.get(LABEL_RUN) == run.name and not owner_of(found)
-        if owner_of(found) != run.uid and not kept:
-            if kind == "Job":
-                self._cache.see_job(found)
-            message = f"{kind} {name} belongs to another object; waiting until it is gone"
-            raise BlockedError(Problem(reason="NameConflict", message=message))
-        if "deletionTimestamp" in found["metadata"]:
-            raise BlockedError(Problem(reason="NameConflict", message=f"{kind} {name} is still being deleted"))
-        if action.apply:
-            if _has(found, manifest):
-                return found
-            return await self._client.apply(manifest, manager=MANAGER)
-        wanted = (manifest["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT)
-        if kind == "ConfigMap" and (content_hash(found.get("data")) != wanted):
-            await self._client.delete(kind, name, key[0], uid=found["metadata"]["uid"])
-            return await self._client.create(manifest)
-        return found
 
     # ---- tell ----
 
@@ -380,18 +327,6 @@ class Reconciler:
             if len(run_status.attempts) == 1 and first.running_at:
                 since = timestamp(first.running_at) or self._clock()
                 self._metrics.first_pod_seconds.observe(max(since - run.created, 0.0))
-
-
-def _has(found: Any, wanted: Any) -> bool:
-    """Whether an object says all that is wanted; what others added matters only where it selects pods."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(
-            found.get(key) == value if key in _SELECTS else _has(found.get(key), value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        same = isinstance(found, list) and len(found) == len(wanted)
-        return same and all(_has(a, b) for a, b in zip(found, wanted, strict=True))
-    return bool(found == wanted)
 
 
 def _context(key: RunKey, draft: Draft) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from ocr_finetune_operator.constants import (
 
 Manifest = dict[str, Any]
 
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
+
 
 def timestamp(text: str | None) -> float | None:
     """Seconds since the epoch of a Kubernetes time; None for none."""
@@ -82,7 +84,11 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobView:
-    """A Job of a run."""
+    """A Job of a run.
+
+    Attributes:
+        managed_by: Who looks after it instead of Kubernetes' own controller; empty for nobody else.
+    """
 
     name: str
     uid: str
@@ -97,6 +103,7 @@ class JobView:
     failed: bool
     failure_message: str
     created: float
+    managed_by: str = ""
 
     @property
     def finished(self) -> bool:
@@ -125,6 +132,7 @@ class JobView:
             failed="Failed" in conditions,
             failure_message=conditions.get("Failed", {}).get("message", ""),
             created=timestamp(metadata.get("creationTimestamp")) or 0.0,
+            managed_by="" if spec.get("managedBy") in (None, _JOB_CONTROLLER) else str(spec["managedBy"]),
         )
 
 

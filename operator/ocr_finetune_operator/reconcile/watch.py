@@ -10,7 +10,7 @@ from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.spec import OCRFineTuneSpec
 from ocr_finetune_api.status import Attempt, RunProgress
 from ocr_finetune_api.values import seconds
-from ocr_finetune_operator.reconcile import attempts
+from ocr_finetune_operator.reconcile.case import CHECK_EVERY, CONDITION_OF, PHASE_OF
 from ocr_finetune_operator.reconcile.draft import Draft
 from ocr_finetune_operator.reconcile.observation import Rules
 from ocr_finetune_operator.reconcile.policies import progress as progress_policy
@@ -29,14 +29,19 @@ def look(
     pods: Sequence[PodView],
     progress: Pulled | None,
     rules: Rules,
+    waits_for: str = "",
 ) -> Cause | None:
-    """Looks at an attempt that goes on.
+    """Looks at an attempt that goes on; `waits_for` is what its queue says, if it has one that says something.
 
     Returns:
         Why it has to be given up; None if it may go on.
     """
     if found.suspended or found.started is None:
-        _queued(draft, attempt, queued=found.suspended)
+        if found.suspended:
+            _queued(draft, attempt, found, waits_for=waits_for)
+            draft.within(rules.recheck_interval)
+        else:
+            draft.within(CHECK_EVERY)
         return None
     attempt = _admitted(draft, attempt, found)
     over = _deadline(draft, spec, attempt)
@@ -66,11 +71,8 @@ def deadline(spec: OCRFineTuneSpec) -> Cause:
     )
 
 
-def _queued(draft: Draft, attempt: Attempt, *, queued: bool) -> None:
+def _queued(draft: Draft, attempt: Attempt, found: JobView, *, waits_for: str) -> None:
     """The queue has not admitted the Job, or has taken its devices back; no clock runs."""
-    if not queued:
-        draft.within(5.0)
-        return
     if attempt.active_since or attempt.admitted_since:
         active = attempt.active_seconds
         if attempt.active_since:
@@ -81,7 +83,13 @@ def _queued(draft: Draft, attempt: Attempt, *, queued: bool) -> None:
         draft.decisive()
     draft.phase(Phase.QUEUED)
     reason = "Queued" if attempt.execution == 0 else "Preempted"
-    draft.condition(ConditionType.ADMITTED, False, reason, "waits for its queue")
+    if found.managed_by:
+        message = f"its Job is managed by {found.managed_by}, which is not supported: name a queue of this cluster"
+        if draft.condition(ConditionType.ADMITTED, False, "Unsupported", message):
+            draft.note("Unsupported", message, warning=True)
+        return
+    message = f"waits for its queue: {waits_for}" if waits_for else "waits for its queue"
+    draft.condition(ConditionType.ADMITTED, False, reason, message)
 
 
 def _admitted(draft: Draft, attempt: Attempt, found: JobView) -> Attempt:
@@ -89,7 +97,7 @@ def _admitted(draft: Draft, attempt: Attempt, found: JobView) -> Attempt:
     if attempt.admitted_since != since:
         # Each start of the Job is another execution of the attempt.
         attempt = draft.attempt(admitted_since=since, execution=attempt.execution + 1, active_since="", running_at="")
-        draft.phase(attempts.PHASE_OF[attempt.stage])
+        draft.phase(PHASE_OF[attempt.stage])
         draft.condition(ConditionType.ADMITTED, True, "Admitted", f"{attempt.stage.value} may run")
     return attempt
 
@@ -109,7 +117,7 @@ def _deadline(draft: Draft, spec: OCRFineTuneSpec, attempt: Attempt) -> Cause | 
 def _starting(draft: Draft, spec: OCRFineTuneSpec, attempt: Attempt, start: startup.Start) -> Cause | None:
     limit = seconds(spec.policy.startup_timeout)
     left = limit - (draft.now - (timestamp(attempt.admitted_since) or draft.now))
-    kind = attempts.CONDITION_OF[attempt.stage]
+    kind = CONDITION_OF[attempt.stage]
     if start.hopeless or left <= 0:
         return startup.timed_out(start, seconds=limit - left)
     warns = start.reason != "Starting"
@@ -123,7 +131,7 @@ def _running(draft: Draft, attempt: Attempt) -> Attempt:
     now = iso(draft.now)
     attempt = draft.attempt(running_at=now, active_since=now)
     running = attempt.stage is Stage.TRAIN
-    draft.condition(attempts.CONDITION_OF[attempt.stage], running, "Running", f"attempt {attempt.number} runs")
+    draft.condition(CONDITION_OF[attempt.stage], running, "Running", f"attempt {attempt.number} runs")
     return attempt
 
 

@@ -10,7 +10,7 @@ import requests
 from .processes import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 Manifest = dict[str, Any]
@@ -26,6 +26,9 @@ _CLUSTER_SCOPED = {
     "StorageClass",
     "Stage",
     "ClusterLogs",
+    "ClusterExec",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
 }
 _PATHS = {
     "api/v1": (
@@ -41,9 +44,11 @@ _PATHS = {
     "apis/apiextensions.k8s.io/v1": "CustomResourceDefinition",
     "apis/scheduling.k8s.io/v1": "PriorityClass",
     "apis/storage.k8s.io/v1": "StorageClass",
-    "apis/kwok.x-k8s.io/v1alpha1": "Stage ClusterLogs",
+    "apis/kwok.x-k8s.io/v1alpha1": "Stage ClusterLogs ClusterExec",
     "apis/ocrfinetune.dev/v1alpha1": "OCRFineTune",
     "apis/kueue.x-k8s.io/v1beta1": "Workload",
+    "apis/kubeflow.org/v1": "PaddleJob",
+    "apis/flowcontrol.apiserver.k8s.io/v1": "FlowSchema PriorityLevelConfiguration",
 }
 _GROUP = {kind: path for path, kinds in _PATHS.items() for kind in kinds.split()}
 _PLURALS = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses", "StorageClass": "storageclasses"}
@@ -77,9 +82,13 @@ class Kube:
         url: The API server's address.
         ca_file: Its certificate.
         token: The bearer token.
+
+    Attributes:
+        token: The bearer token.
     """
 
     def __init__(self, *, url: str, ca_file: Path, token: str) -> None:
+        self.token = token
         self._url = url
         self._session = requests.Session()
         self._session.trust_env = False
@@ -101,6 +110,14 @@ class Kube:
             "items"
         ]
         return [{"kind": kind, **one} for one in found]
+
+    def watch(self, kind: str, namespace: str | None = None) -> Iterator[tuple[str, Manifest]]:
+        """Yields what there is, then each change as it comes: the type of the event, and the object."""
+        url = f"{self._url}/{_path(kind, namespace)}"
+        with self._session.get(url, params={"watch": "true"}, stream=True, timeout=(30, None)) as response:
+            for line in response.iter_lines(chunk_size=None):
+                event = json.loads(line)
+                yield event["type"], event["object"]
 
     def create(self, manifest: Manifest, *, strict: bool = True) -> Manifest:
         """Creates an object; with ``strict``, unknown fields are an error as with ``kubectl --validate=strict``."""

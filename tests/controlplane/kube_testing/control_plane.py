@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -136,6 +137,36 @@ class ControlPlane:
         wait_for(lambda: self._http_ok(f"http://{self.host}:{self._etcd_port}/health"), describe="etcd to be healthy")
         self.wait_ready()
 
+    def compact_etcd(self) -> None:
+        """Lets etcd forget every revision but the newest: a watch from an older one gets 410."""
+        url = f"http://{self.host}:{self._etcd_port}/v3/kv"
+        with requests.Session() as session:
+            session.trust_env = False
+            key = base64.b64encode(b"/").decode()
+            found = session.post(f"{url}/range", json={"key": key, "limit": 1}, timeout=10).json()
+            body = {"revision": found["header"]["revision"], "physical": True}
+            session.post(f"{url}/compaction", json=body, timeout=10).raise_for_status()
+
+    def starve(self, user: str) -> None:
+        """Has the API server turn every request of a user away with 429; nobody's for an empty name."""
+        group = "flowcontrol.apiserver.k8s.io/v1"
+        limited = {"nominalConcurrencyShares": 0, "lendablePercent": 0, "limitResponse": {"type": "Reject"}}
+        level = {"type": "Limited", "limited": limited}
+        rules = {
+            "subjects": [{"kind": "User", "user": {"name": user or "nobody"}}],
+            "resourceRules": [
+                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}
+            ],
+        }
+        schema = {
+            "priorityLevelConfiguration": {"name": "starved"},
+            "matchingPrecedence": 1000,
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": [rules],
+        }
+        for kind, spec in (("PriorityLevelConfiguration", level), ("FlowSchema", schema)):
+            self.kube.apply({"apiVersion": group, "kind": kind, "metadata": {"name": "starved"}, "spec": spec})
+
     def process(self, name: str) -> Process:
         """Returns a process by its program's name, or by the name given to :meth:`spawn`."""
         return self._processes[name]
@@ -147,10 +178,16 @@ class ControlPlane:
 
         A name that is taken gets a number, so that two replicas may have the same one.
         """
+        return self.adopt(Process(self.free_name(name), command, folder=self.folder / "logs", env=env, cwd=cwd))
+
+    def free_name(self, name: str) -> str:
+        """Returns a name that no process has: this one, or with a number."""
         taken = sum(1 for other in self._processes if other.partition("#")[0] == name)
-        full = f"{name}#{taken}" if taken else name
-        process = Process(full, command, folder=self.folder / "logs", env=env, cwd=cwd)
-        self._processes[full] = process
+        return f"{name}#{taken}" if taken else name
+
+    def adopt(self, process: Process) -> Process:
+        """Starts a process that ends with the control plane at the latest, and has its log in the reports."""
+        self._processes[process.name] = process
         return process.start()
 
     def forget(self, process: Process) -> None:
@@ -369,7 +406,7 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('kwok')}",
             "--manage-all-nodes=false",
             "--manage-nodes-with-label-selector=kwok.x-k8s.io/node=fake",
-            "--enable-crds=Stage,ClusterLogs",
+            "--enable-crds=Stage,ClusterLogs,ClusterExec",
             f"--node-ip={_HOST}",
             f"--node-port={self._kwok_port}",
             f"--server-address={_HOST}:{self._kwok_port}",
@@ -386,6 +423,7 @@ class ControlPlane:
         try:
             self.kube.list("Stage")
             self.kube.list("ClusterLogs")
+            self.kube.list("ClusterExec")
         except RuntimeError:
             return False
         return True

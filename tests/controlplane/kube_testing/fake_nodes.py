@@ -242,7 +242,7 @@ def stage_crds() -> list[Manifest]:
                 ],
             },
         }
-        for kind, plural in (("Stage", "stages"), ("ClusterLogs", "clusterlogs"))
+        for kind, plural in (("Stage", "stages"), ("ClusterLogs", "clusterlogs"), ("ClusterExec", "clusterexecs"))
     ]
 
 
@@ -437,11 +437,26 @@ class PodScript:
             }
         )
 
+    def runs_commands(self, folder: Path) -> None:
+        """Lets ``kubectl exec`` run its command on this machine, with ``folder`` as the working directory."""
+        self._kube.apply(
+            {
+                "apiVersion": "kwok.x-k8s.io/v1alpha1",
+                "kind": "ClusterExec",
+                "metadata": {"name": self._namespace},
+                "spec": {
+                    "selector": {"matchNamespaces": [self._namespace]},
+                    "execs": [{"local": {"workDir": str(folder)}}],
+                },
+            }
+        )
+
     def clear(self) -> None:
         """Forgets all scripts: pods run for ever again, and end when they are deleted."""
         for stage in self._kube.list("Stage", labels=f"namespace={self._namespace}"):
             self._kube.delete("Stage", stage["metadata"]["name"])
         self._kube.delete("ClusterLogs", self._namespace)
+        self._kube.delete("ClusterExec", self._namespace)
 
     def _add(
         self,

@@ -112,7 +112,7 @@ class Process:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (it makes one system call)
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (it makes one system call)
             )
         return self
 
@@ -128,8 +128,8 @@ class Process:
 
     def stop(self, *, timeout: float = 10.0) -> int | None:
         """Asks the program to end, insists after ``timeout`` seconds, and returns its exit code."""
-        if self._process is None:
-            return None
+        if not self.running:
+            return self.returncode
         self.signal(signal.SIGTERM)
         try:
             return self.wait(timeout=timeout)
@@ -162,7 +162,8 @@ class Process:
         raise RuntimeError(f"{self.name} has no memory figures: it ended")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Has the kernel end this process when the one ends that started it."""
     # Also a test run that is killed leaves nothing behind.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

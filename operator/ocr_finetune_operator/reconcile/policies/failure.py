@@ -109,7 +109,7 @@ RULES: Mapping[FailureClass, Rule] = {
     FailureClass.GATE: Rule(
         handling=Handling.FAIL,
         meaning="The new model is not good enough for evaluation.gate.",
-        hint="`kubectl ocrft report NAME` shows where it errs; more data or epochs help, or a lower gate",
+        hint="`kubectl ocrft report NAME` shows where it errs; more data or epochs help, or a new run with a lower gate",
     ),
     FailureClass.STOPPED: Rule(
         handling=Handling.DISRUPTION,
@@ -123,6 +123,8 @@ RULES: Mapping[FailureClass, Rule] = {
     ),
 }
 
+# A pod that ended longer ago is one of a node whose clock is wrong.
+_LONGEST_NOTICE = 60.0
 _DISRUPTIONS: Mapping[str, tuple[FailureClass, str]] = {
     "PreemptionByScheduler": (FailureClass.PREEMPTED, "Preempted"),
     "EvictionByEvictionAPI": (FailureClass.PREEMPTED, "Evicted"),
@@ -305,3 +307,9 @@ def back_off(attempts: Sequence[Attempt], *, base: float, limit: float, key: str
             break
     spread = random.Random(f"{key}/{len(attempts)}").uniform(0.5, 1.5)
     return float(min(base * 2 ** max(row - 1, 0), limit) * spread)
+
+
+def noticed_after(cause: Cause, *, now: float) -> float:
+    """For how many seconds the pod that failed had ended; 0 if nobody knows, or if its node's clock is wrong."""
+    ended = cause.pod.exited_at if cause.pod else None
+    return now - ended if ended is not None and now - _LONGEST_NOTICE <= ended <= now else 0.0

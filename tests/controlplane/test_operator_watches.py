@@ -1,0 +1,83 @@
+"""What the watches show may be old, late, doubled or gone: decisions are made from what is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import requests
+from kube_testing.control_plane import ControlPlane
+from kube_testing.processes import wait_for
+from operator_proxy import proxied
+from operator_testing import OPERATOR_NAMESPACE, PATIENCE, Operator, World, fails, result, succeeds
+
+from ocr_finetune_api.plan import STAGES, Stage
+
+NAMES = ("one", "two", "three")
+
+
+def test_watches_that_are_too_old_begin_anew(plane: ControlPlane, installed: Path, world: World, alone: None) -> None:
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        operator.wait_ready()
+        proxy.cut_watches_after = 0.5
+        for name in NAMES:
+            world.create(name)
+        world.running("three-prepare-1")
+        # While nobody watches, everything moves on, and what was is forgotten: by etcd, and by the API server.
+        proxy.hold_watches = True
+        succeeds(world.pods, Stage.PREPARE)
+        for name in NAMES:
+            world.kube.wait(
+                "Job", f"{name}-prepare-1", world.namespace, lambda job: job["status"].get("succeeded") == 1
+            )
+        plane.compact_etcd()
+        plane.restart_api_server()
+        proxy.hold_watches, proxy.cut_watches_after = False, 3600.0
+        succeeds(world.pods, *STAGES[1:])
+        for name in NAMES:
+            status = world.wait_phase("Succeeded", name)
+            assert world.jobs(name=name) == [f"{name}-{stage.value}-1" for stage in STAGES]
+            assert (status["restarts"], status["disruptions"]) == (0, 0)
+        assert proxy.expired > 0
+
+
+def test_late_and_doubled_events_change_nothing(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    succeeds(world.pods, Stage.PREPARE, Stage.EVALUATE, Stage.EXPORT)
+    fails(world.pods, Stage.TRAIN, 70, attempt=1)
+    labels = {"ocrfinetune.dev/stage": "train", "ocrfinetune.dev/attempt": "2"}
+    world.pods.succeeds(message=result(Stage.TRAIN), labels=labels)
+    with proxied(plane, installed, world.namespace) as (proxy, _):
+        proxy.late, proxy.twice = 1.0, True
+        for name in NAMES:
+            world.create(name, distributed={"nodes": 2})
+        expected = ["prepare-1", "train-1", "train-2", "evaluate-1", "export-1"]
+        for name in NAMES:
+            status = world.wait_phase("Succeeded", name)
+            assert world.jobs(name=name) == [f"{name}-{stage}" for stage in expected]
+            assert (status["restarts"], status["disruptions"]) == (1, 0)
+        jobs = [call for call in proxy.done if call.startswith("POST") and call.endswith("/jobs")]
+        assert len(jobs) == len(NAMES) * len(expected)
+
+
+def test_an_api_server_that_has_no_time_for_the_operator(plane: ControlPlane, operator: Operator, world: World) -> None:
+    """Priority and fairness of the real API server turns every request of the operator away (429) for a while."""
+    world.create()
+    world.running("plates-prepare-1")
+    user = f"system:serviceaccount:{OPERATOR_NAMESPACE}:operator"
+    before = len(_turned_away(plane, user))
+    plane.starve(user)
+    try:
+        succeeds(world.pods)
+        wait_for(lambda: len(_turned_away(plane, user)) > before, describe="a 429", timeout=PATIENCE)
+    finally:
+        plane.starve("")
+    status = world.wait_phase("Succeeded")
+    assert world.jobs() == [f"plates-{stage.value}-1" for stage in STAGES]
+    assert (status["restarts"], status["disruptions"]) == (0, 0)
+    assert operator.metric('ocrfinetune_api_requests_total{code="429"') > 0
+
+
+def _turned_away(plane: ControlPlane, user: str) -> list[object]:
+    found = plane.requests(user)
+    return [one for one in found if one["responseStatus"]["code"] == requests.codes.too_many_requests]
