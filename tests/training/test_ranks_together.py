@@ -13,6 +13,7 @@ from training_rig import Job, digits, free_port, write_set
 
 from ocr_finetune_trainer.dictionary import Dictionary
 
+SCRIPT = Path(__file__).with_name("rank_facts.py")
 SAMPLES = 11  # an odd number: the shares differ
 
 
@@ -26,7 +27,7 @@ def facts(tmp_path_factory) -> list[dict]:
     port = free_port()
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("rank_facts.py")), str(folder), str(workspace.data / "set")],
+            [sys.executable, "-W", "ignore", str(SCRIPT), str(folder), str(workspace.data / "set")],
             env=os.environ | {
                 "OMP_NUM_THREADS": "1", "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": "2",
                 "PADDLE_MASTER": f"127.0.0.1:{port}", "PADDLE_CURRENT_ENDPOINT": f"127.0.0.1:{port + rank}",

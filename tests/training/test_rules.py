@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import psutil
 import pytest
+from training_rig import wait_for
 
 from ocr_finetune_trainer.training import checkpoint
 
@@ -190,6 +192,26 @@ def test_a_sample_that_can_t_be_read_is_named(zygote, make_job):
     code, outcome, started = run(zygote, job)
     assert code == 65, started.text
     assert "train.txt:" in outcome.problems[0]
+
+
+def test_a_data_worker_that_dies_is_named_with_its_sample(zygote, make_job):
+    job = make_job(epochs=500, workers=1, evaluate={"every": "100 epochs"})
+    started = zygote.start(job)
+    wait_for(lambda: started.step() >= 3, what=started.text)
+    [worker] = psutil.Process(started.pids[0]).children()
+    worker.kill()
+    assert started.wait() == [70], started.text
+    problem = started.outcome().problems[0]
+    assert "data worker 0 was killed by signal 9 while it was at sample" in problem
+    assert "train.txt:" in problem
+
+
+def test_checkpoints_are_written_by_the_clock_too(zygote, make_job):
+    job = make_job(epochs=500, checkpoint={"every": "1s", "keepLast": 9}, evaluate={"every": "500 epochs"})
+    started = zygote.start(job)
+    wait_for(lambda: len([item for item in job.checkpoints() if item.step > 0]) >= 2, what=started.text)
+    started.kill()
+    started.wait()
 
 
 def test_freezing_holds_and_thawing_lets_go(zygote, make_job):

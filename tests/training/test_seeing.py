@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.request
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from training_rig import wait_for
+from training_rig import TRAIN, digits, wait_for, write_set
+
+from ocr_finetune_trainer.telemetry.server import TelemetryServer
 
 
 def metrics_of(started, rank=0):
@@ -55,11 +59,38 @@ def test_prometheus_sees_each_part_of_a_step(zygote, make_job):
     assert values[("ocrft_train_samples_total", rank)] >= 8 * 12
 
 
-def test_a_profile_is_written_when_asked_for(zygote, make_job):
+def test_the_loss_of_each_source_is_seen(zygote, make_job):
+    job = make_job()
+    write_set(job.workspace, "train", digits(TRAIN), sources=("plates", "signs"))
+    started = zygote.start(job)
+    assert started.wait() == [0], started.text
+    values = metrics_of(started)
+    for source in ("plates", "signs"):
+        assert values[("ocrft_train_source_loss", ("rank", "0"), ("source", source))] > 0
+
+
+def test_how_far_each_rank_is_behind_the_fastest_is_seen(zygote, make_job):
+    job = make_job(batchSize=4, distributed={"devicesPerNode": 2})
+    started = zygote.start(job, world=2)
+    assert started.wait() == [0, 0], started.text
+    behind = [metrics_of(started, rank)[("ocrft_train_rank_skew_seconds", ("rank", str(rank)))] for rank in (0, 1)]
+    assert min(behind) == 0.0, "the fastest is behind nobody"
+    assert max(behind) > 0.0
+
+
+def press_the_button(started):
+    with TelemetryServer(folder=started.folder, port=0, host="127.0.0.1") as server:
+        request = urllib.request.Request(f"http://127.0.0.1:{server.port}/profile", method="POST")
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 202
+
+
+@pytest.mark.parametrize("ask", [lambda started: started.kill(number=signal.SIGUSR1), press_the_button])
+def test_a_profile_is_written_when_asked_for(zygote, make_job, ask):
     job = make_job(epochs=500, evaluate={"every": "50 epochs"})
     started = zygote.start(job)
     wait_for(lambda: started.step() > 3)
-    started.kill(number=signal.SIGUSR1)
+    ask(started)
     events = wait_for(lambda: job.events("profile"))
     started.kill(number=signal.SIGTERM)
     assert started.wait() == [75], started.text

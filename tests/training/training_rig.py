@@ -60,8 +60,10 @@ def digits(count: int, *, start: int = 0) -> list[tuple[np.ndarray, str]]:
     return pictures
 
 
-def write_set(workspace: Workspace, name: str, samples: list[tuple[np.ndarray, str]]) -> None:
-    """A set as prepare leaves it."""
+def write_set(
+    workspace: Workspace, name: str, samples: list[tuple[np.ndarray, str]], *, sources: tuple[str, ...] = ("digits",)
+) -> None:
+    """A set as prepare leaves it; its samples come from the sources in turn."""
     cache = workspace.cache / "shards"
     cache.mkdir(parents=True, exist_ok=True)
     pictures = [
@@ -77,11 +79,11 @@ def write_set(workspace: Workspace, name: str, samples: list[tuple[np.ndarray, s
     ]
     shard = write_shard(cache, f"{workspace.run}-{name}", pictures=pictures, index=index, about={})
     rows = (
-        ViewRow(shard=0, row=i, text=text, width=image.shape[1], height=image.shape[0], source=0, group="",
+        ViewRow(shard=0, row=i, text=text, width=image.shape[1], height=image.shape[0], source=i % len(sources), group="",
                 origin=f"{name}.txt:{i + 1}", digest=i)
         for i, (image, text) in enumerate(samples)
     )  # fmt: skip
-    write_view(workspace.data / name, cache=cache, shards=[shard], sources=["digits"], rows=rows)
+    write_view(workspace.data / name, cache=cache, shards=[shard], sources=list(sources), rows=rows)
 
 
 @dataclass

@@ -60,6 +60,13 @@ def test_progress_is_what_rank_0_last_said(served):
     assert json.loads(get("/progress"))["step"] == 7
 
 
+def test_a_person_finds_the_button(served):
+    _, get = served
+    page = get("/")
+    assert '<form method="post" action="/profile"><button>' in page
+    assert 'href="/progress"' in page
+
+
 def test_other_paths_are_not_found_and_health_is(served):
     _, get = served
     assert get("/healthz") == "ok\n"

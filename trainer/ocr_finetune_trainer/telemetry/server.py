@@ -1,5 +1,7 @@
 """Serves `/metrics` (Prometheus), `/progress` (JSON), `/healthz` and `POST /profile` for the processes of one node.
 
+For people, `/` is a page with links to these and a button for the profile.
+
 It only reads the folder that `ocr_finetune_trainer.telemetry.reporter` writes, so a slow or eager client costs training
 nothing.
 """
@@ -23,6 +25,13 @@ from ocr_finetune_trainer.telemetry.reporter import PROGRESS_FILE
 from ocr_finetune_trainer.training.pulse import PROFILE
 
 logger = logging.getLogger(__name__)
+
+_PAGE = b"""<!doctype html>
+<title>Training</title>
+<ul><li><a href="/progress">progress</a></li><li><a href="/metrics">metrics</a></li></ul>
+<form method="post" action="/profile"><button>Write a profile of the next steps</button></form>
+"""
+_FIXED = {"": (_PAGE, "text/html; charset=utf-8"), "/healthz": (b"ok\n", "text/plain")}
 
 
 class RankFiles(Collector):
@@ -70,8 +79,8 @@ class TelemetryServer:
                     self._reply(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
                 elif path == "/progress":
                     self._progress()
-                elif path == "/healthz":
-                    self._reply(HTTPStatus.OK, b"ok\n", "text/plain")
+                elif path in _FIXED:
+                    self._reply(HTTPStatus.OK, *_FIXED[path])
                 else:
                     self._reply(HTTPStatus.NOT_FOUND, b"try /metrics, /progress or /healthz\n", "text/plain")
 
