@@ -282,6 +282,10 @@ def measure(name: str, side: str) -> dict[str, float]:
     """Milliseconds of CPU of one call, the best of five rounds, and the process's peak memory."""
     cv2.setNumThreads(1)
     _, ours, peer, calls = MEASURES[name]
+    if side == "ours":
+        from ocr_finetune_trainer.processes import keep_memory
+
+        keep_memory()  # as every data worker does
     work = (ours if side == "ours" else peer)()
     work()
     rounds = []

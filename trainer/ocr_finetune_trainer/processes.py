@@ -1,4 +1,4 @@
-"""Processes that end with those who started them."""
+"""Processes that end with those who started them, and do not give memory back that they need again at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST = 32 << 20  # bytes of an allocation; the most that glibc allows here
 
 
 def end_with_parent(number: int = signal.SIGTERM, *, parent: int | None = None) -> None:
@@ -22,3 +24,15 @@ def end_with_parent(number: int = signal.SIGTERM, *, parent: int | None = None) 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def keep_memory() -> None:
+    """Keeps what is freed for the next allocation, up to 128 MiB, where the C library is glibc.
+
+    A process that opens pictures asks for the same few megabytes again and again. glibc returns them to the kernel each
+    time, and clearing them anew costs a third of the time of decoding a page.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform == "linux" and mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, 4 * _LARGEST)

@@ -164,7 +164,7 @@ class DetectionTransform:
         canvas = (self.geometry.train_height, self.geometry.train_width)
         # What a label says beyond the page can't be seen; a text must not count as cut for it.
         page = np.array((sample.width, sample.height), np.float32)
-        outlines = [np.clip(polygon, 0.0, page) for polygon in sample.polygons]
+        outlines = [np.minimum(np.maximum(polygon, 0.0), page) for polygon in sample.polygons]
         wanted = [outline for outline, skip in zip(outlines, sample.ignored, strict=True) if not skip]
         view, zoom = self._choose_view(sample, wanted, rng, canvas=canvas)
         reduced = max((step for step in _DECODERS if step * zoom <= 1.0), default=1)

@@ -6,7 +6,9 @@ in Unicode's composed form, because one machine writes `é` as one code point an
 
 from __future__ import annotations
 
+import io
 import os
+import posixpath
 import stat
 import tarfile
 import threading
@@ -14,7 +16,7 @@ import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ocr_finetune_api.exit_codes import DataError, InputMissingError
@@ -51,6 +53,7 @@ class Files(ABC):
     def __init__(self, label: str) -> None:
         self.label = label
         self._by_name: dict[str, list[str]] | None = None
+        self._kinds: tuple[list[str], list[str]] | None = None
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -95,8 +98,19 @@ class Files(ABC):
 
     def pictures(self, under: str = "") -> list[str]:
         """All pictures by their suffix, in a folder of the source."""
-        prefix = f"{under}/" if under else ""
-        return [n for n in self.names() if n.startswith(prefix) and PurePosixPath(n).suffix.lower() in PICTURE_SUFFIXES]
+        found = self._sorted_out()[0]
+        return [name for name in found if name.startswith(f"{under}/")] if under else found
+
+    def others(self) -> list[str]:
+        """All files that are no pictures by their suffix: lists, tables, states. They are few, and asked for often."""
+        return self._sorted_out()[1]
+
+    def _sorted_out(self) -> tuple[list[str], list[str]]:
+        if self._kinds is None:
+            self._kinds = ([], [])
+            for name in self.names():
+                self._kinds[posixpath.splitext(name)[1].lower() not in PICTURE_SUFFIXES].append(name)
+        return self._kinds
 
 
 def _last_part(name: str) -> str:
@@ -122,11 +136,13 @@ class FolderFiles(Files):
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
         self.root = root
+        self._prefix = f"{root}{os.sep}"
         self._names: list[str] | None = None
         self._composed: dict[str, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"label": self.label, "root": self.root, "_names": None, "_composed": None, "_by_name": None}
+        nothing = dict.fromkeys(("_names", "_composed", "_by_name", "_kinds"))
+        return {"label": self.label, "root": self.root, "_prefix": self._prefix, **nothing}
 
     def names(self) -> list[str]:
         """All files below the folder, hidden ones left out; links are followed once."""
@@ -150,10 +166,10 @@ class FolderFiles(Files):
         """The file of this name; where none is spelt so, the one whose name has the same composed form."""
         if name.startswith("../"):
             whole = os.path.normpath(self.root / name)
-            if whole.startswith(f"{self.root}{os.sep}"):
+            if whole.startswith(self._prefix):
                 name = os.path.relpath(whole, self.root).replace(os.sep, "/")
         try:
-            info = (self.root / name).stat()
+            info = os.stat(self._path(name))  # noqa: PTH116 - a path object costs ten times the call
         except (OSError, ValueError):
             return self._find_composed(name)
         if not stat.S_ISREG(info.st_mode):
@@ -170,7 +186,11 @@ class FolderFiles(Files):
 
     def read(self, member: Member) -> bytes:
         """The content of a file."""
-        return (self.root / member.name).read_bytes()
+        with io.FileIO(self._path(member.name)) as file:
+            return file.readall()
+
+    def _path(self, name: str) -> str:
+        return name if name.startswith(os.sep) else self._prefix + name
 
 
 class ArchiveFiles(Files):
@@ -183,7 +203,7 @@ class ArchiveFiles(Files):
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"label": self.label, "path": self.path, "_members": None, "_by_name": None}
+        return {"label": self.label, "path": self.path, **dict.fromkeys(("_members", "_by_name", "_kinds"))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -19,16 +19,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from ocr_finetune_api.exit_codes import DataError, ExitCode, OCRFineTuneError
 from ocr_finetune_trainer.data import pictures, store
 from ocr_finetune_trainer.data.crops import cut
+from ocr_finetune_trainer.data.crossing import crosses_itself
 from ocr_finetune_trainer.data.files import Files
 from ocr_finetune_trainer.data.pictures import Picture, PictureError
 from ocr_finetune_trainer.data.records import Box, Problem, Record
 from ocr_finetune_trainer.data.store import Shard
-from ocr_finetune_trainer.processes import end_with_parent
+from ocr_finetune_trainer.processes import end_with_parent, keep_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +39,8 @@ __all__ = ["Ingested", "ingest"]
 
 RECORDS_A_SHARD = 4096
 BYTES_A_SHARD = 128 << 20
-_VERSION = 2  # of what a shard holds for a given record; raise it when that changes
+_VERSION = 3  # of what a shard holds for a given record; raise it when that changes
+_ROUNDING = 2.0  # pixels that a box may reach beyond its picture without a word: tools round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,7 @@ def _in_parallel(
 ) -> None:
     # Spawned, not forked: the stage has a thread that reports progress, and a fork would copy its locks.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
 
     def finish() -> None:
@@ -172,6 +175,13 @@ def _in_parallel(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """What a process that opens pictures does first."""
+    end_with_parent()
+    keep_memory()
+    cv2.setNumThreads(1)  # there is a process for each core already
 
 
 def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
@@ -256,16 +266,31 @@ def _checked(record: Record, width: int, height: int, problems: list[Problem]) -
         if useless:
             what = f"box {number} of {record.member.name} {useless}, and is ignored"
             problems.append(Problem(kind="bad-box", place=record.place, what=what, hint="draw it again", samples=0))
+        elif not box.ignored and (beyond := _beyond(box, width, height)) > _ROUNDING:
+            what = (
+                f"box {number} of {record.member.name} reaches {beyond:.0f} pixels beyond the picture, and is cut there"
+            )
+            problems.append(Problem(kind="bad-box", place=record.place, what=what, hint="draw it again", samples=0))
         checked.append(replace(box, ignored=True) if useless else box)
     return tuple(checked)
 
 
+def _beyond(box: Box, width: int, height: int) -> float:
+    """How many pixels a box reaches beyond the picture."""
+    xs, ys = zip(*box.points, strict=True)
+    return float(max(-min(xs), -min(ys), max(xs) - width, max(ys) - height))
+
+
 def _useless(box: Box, width: int, height: int) -> str:
+    if len(box.points) == 3:
+        return "has three corners, and a text has at least four"
     xs, ys = zip(*box.points, strict=True)
     if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
         return "lies outside the picture"
     following = (*box.points[1:], box.points[0])
     doubled = sum(x * v - u * y for (x, y), (u, v) in zip(box.points, following, strict=True))
+    if crosses_itself(box.points):
+        return "crosses itself"
     return "has no area" if abs(doubled) < 2.0 else ""
 
 

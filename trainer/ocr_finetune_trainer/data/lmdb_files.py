@@ -42,7 +42,8 @@ class LmdbFiles(Files):
         self._open: dict[str, lmdb.Environment] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"label": self.label, "root": self.root, "databases": self.databases, "_open": {}, "_by_name": None}
+        nothing = dict.fromkeys(("_by_name", "_kinds"))
+        return {"label": self.label, "root": self.root, "databases": self.databases, "_open": {}, **nothing}
 
     def _environment(self, database: str) -> lmdb.Environment:
         if database not in self._open:

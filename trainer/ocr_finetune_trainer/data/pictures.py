@@ -29,6 +29,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "1"), ("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "RGB"),
           ("BMP", "L"), ("BMP", "P"), ("BMP", "1"), ("WEBP", "RGB")}  # fmt: skip
 _THUMBNAIL = 32
+_REDUCED = (
+    (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+)
+# For each of 8x8 cells, row by row, the one to its right and the one below it; behind the last comes the first.
+_NEIGHBOURS = np.stack([np.roll(np.arange(64).reshape(8, 8), -1, axis=axis).ravel() for axis in (1, 0)])
 
 
 class PictureError(Exception):
@@ -81,8 +88,7 @@ def inspect(content: bytes) -> Picture:
     size = _plain_size(content)
     if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS:
         # Most pictures are plain and whole, and OpenCV opens those at half the cost. All others are left to Pillow.
-        shrink = cv2.IMREAD_REDUCED_GRAYSCALE_8 if min(size) >= 16 * _THUMBNAIL else cv2.IMREAD_GRAYSCALE
-        grey = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), shrink)
+        grey = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _grey(content, size))
         if grey is not None:
             return _described(content, size, _shrunk(grey))
     Image.MAX_IMAGE_PIXELS = None  # the check below replaces Pillow's, which warns through Python's warnings
@@ -94,6 +100,13 @@ def inspect(content: bytes) -> Picture:
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError) as error:
         kind, what = _damage(content, error)
         raise PictureError(kind, what, "copy it again from where it came from") from error
+
+
+def _grey(content: bytes, size: tuple[int, int]) -> int:
+    """How a plain picture is decoded to be looked at: a JPEG at the least size that holds a thumbnail."""
+    if content[:2] != b"\xff\xd8":
+        return cv2.IMREAD_GRAYSCALE
+    return next((flag for step, flag in _REDUCED if min(size) >= step * _THUMBNAIL), cv2.IMREAD_GRAYSCALE)
 
 
 def _inspect(image: Image.Image, content: bytes) -> Picture:
@@ -133,6 +146,7 @@ def describe(picture: NDArray[np.uint8], content: bytes) -> Picture:
 
 def _described(content: bytes, size: tuple[int, int], thumbnail: NDArray[np.uint8], *, converted: str = "") -> Picture:
     cells = _cells(thumbnail)
+    darkest, lightest, _, _ = cv2.minMaxLoc(thumbnail)
     return Picture(
         content=content,
         width=size[0],
@@ -140,8 +154,8 @@ def _described(content: bytes, size: tuple[int, int], thumbnail: NDArray[np.uint
         converted=converted,
         hashes=_hashes(cells),
         cells=cells.tobytes(),
-        contrast=int(thumbnail.max()) - int(thumbnail.min()),
-        brightness=int(thumbnail.mean()),
+        contrast=int(lightest - darkest),
+        brightness=int(cv2.mean(thumbnail)[0]),
     )
 
 
@@ -252,8 +266,8 @@ def _cells(thumbnail: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _hashes(cells: NDArray[np.uint8]) -> tuple[int, int]:
     """Each of 8x8 cells against its neighbour; the last one against the first."""
-    brighter = np.stack([np.roll(cells, -1, axis=1) > cells, np.roll(cells, -1, axis=0) > cells])
-    values = np.packbits(brighter).view(">u8")
+    flat = cells.ravel()
+    values = np.packbits(flat[_NEIGHBOURS] > flat).view(">u8")
     return int(values[0]), int(values[1])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -205,6 +206,8 @@ class Opener:
         """What the file system is opened with: the secret's files, endpoint and region of the longest prefix."""
         if scheme not in _OBJECT_STORES:
             return {}
+        # gcsfs asks for a bucket's kind over gRPC, and waits a minute where only HTTP gets through; files need none of it.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         fitting = [given for given in self.credentials if uri.startswith(given.prefix)]
         if not fitting:
             return {}

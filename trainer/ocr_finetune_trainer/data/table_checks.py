@@ -7,16 +7,15 @@ the rows below. Whatever a model could not learn, or would learn wrongly, is sai
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ocr_finetune_trainer.data.table_labels import TableLabel
+    from ocr_finetune_trainer.data.table_labels import Cell, TableLabel
 
-__all__ = ["Grid", "GridCell", "StructureError", "problem_of", "read_grid"]
+__all__ = ["Grid", "GridCell", "LabelProblem", "StructureError", "problem_of", "read_grid"]
 
 _SPAN = re.compile(r' (colspan|rowspan)="(\d+)"')
 _SECTIONS = {"<thead>": "</thead>", "<tbody>": "</tbody>"}
@@ -29,11 +28,21 @@ class StructureError(ValueError):
 
     Attributes:
         kind: What kind of problem, in kebab case.
+        cell: The cell it is about, counted from 1; 0 if it is about no single cell.
     """
 
-    def __init__(self, kind: str, what: str) -> None:
+    def __init__(self, kind: str, what: str, *, cell: int = 0) -> None:
         super().__init__(what)
         self.kind = kind
+        self.cell = cell
+
+
+class LabelProblem(NamedTuple):
+    """What is wrong with a label: its kind in kebab case, a clause, and the cell, from 1, if it is about one (else 0)."""
+
+    kind: str
+    what: str
+    cell: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,9 @@ class _Reader:
                 if (row, column) in self.taken:
                     other = self.taken[row, column] + 1
                     raise StructureError(
-                        "overlapping-spans", f"cell {number + 1} covers a place that cell {other} covers too"
+                        "overlapping-spans",
+                        f"cell {number + 1} covers a place that cell {other} covers too",
+                        cell=number + 1,
                     )
                 self.taken[row, column] = number
         self.cells.append(GridCell(self.row, self.column, rows, columns))
@@ -116,6 +127,7 @@ class _Reader:
             raise StructureError(
                 "span-over-edge",
                 f"cell {over[0] + 1} spans {cell.rows} rows, {self.row - cell.row} are left in its section",
+                cell=over[0] + 1,
             )
         if self.section == "<thead>":
             self.head_rows += self.row - self.first_row
@@ -188,7 +200,7 @@ def _cell(reader: _Reader, tokens: Sequence[str], start: int) -> int:
     number = len(reader.cells) + 1
     for name, span in spans.items():
         if not 1 <= span <= _WIDEST:
-            raise StructureError("span-over-edge", f"cell {number} has {name} {span}")
+            raise StructureError("span-over-edge", f"cell {number} has {name} {span}", cell=number)
     reader.place(rows=spans["rowspan"], columns=spans["colspan"])
     return place + 1
 
@@ -202,39 +214,55 @@ def _check_width(reader: _Reader) -> None:
         if width > others and reader.last_spans.get(row):
             number = max(index for index, cell in enumerate(reader.cells) if cell.row == row) + 1
             raise StructureError(
-                "span-over-edge", f"cell {number} makes row {row + 1} {width} columns wide, the others have {others}"
+                "span-over-edge",
+                f"cell {number} makes row {row + 1} {width} columns wide, the others have {others}",
+                cell=number,
             )
 
 
-def problem_of(label: TableLabel) -> tuple[str, str] | None:
+def problem_of(label: TableLabel) -> LabelProblem | None:
     """The first thing that is wrong with a label, whatever model is to learn it.
 
     Args:
         label: The table.
 
     Returns:
-        Its kind in kebab case and what it is in one clause; None for a good one. A table without any box is good: its
-        structure can be learnt, its boxes are not.
+        The problem; None for a good label. A table without any box is good: its structure can be learnt, its boxes are
+        not.
     """
     try:
         grid = read_grid(label.structure)
     except StructureError as error:
-        return error.kind, str(error)
+        return LabelProblem(error.kind, str(error), error.cell)
     difference = len(label.cells) - len(grid.cells)
     if difference:
         kind = "boxes-without-cells" if difference > 0 else "cells-without-content"
-        return kind, f"the structure has {len(grid.cells)} cells, {len(label.cells)} are described"
-    numbers = Counter(len(cell.box) for cell in label.cells if cell.box is not None)
-    if numbers.keys() - {4, 8}:
-        return "bad-box", f"a box has {max(numbers.keys() - {4, 8})} numbers instead of 4 or 8"
+        return LabelProblem(kind, f"the structure has {len(grid.cells)} cells, {len(label.cells)} are described")
+    boxed = any(cell.box is not None for cell in label.cells)
     for number, cell in enumerate(label.cells, start=1):
-        if cell.box is None:
-            if cell.tokens and numbers:
-                return "cell-without-box", f"cell {number} has text but no box, others have one"
-            continue
-        xs, ys = cell.box[0::2], cell.box[1::2]
-        if min(xs) >= max(xs) or min(ys) >= max(ys):
-            return "flat-box", f"the box of cell {number} has no area"
-        if len(cell.box) == 4 and (xs[0] > xs[1] or ys[0] > ys[1]):
-            return "bad-box", f"the box of cell {number} ends before it begins; it must be left, top, right, bottom"
+        wrong = _wrong_box(cell, number, boxed=boxed)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def _wrong_box(cell: Cell, number: int, *, boxed: bool) -> LabelProblem | None:
+    """What is wrong with the box of a cell; `boxed` is whether any cell of its table has one."""
+    if cell.box is None:
+        if cell.tokens and boxed:
+            return LabelProblem("cell-without-box", f"cell {number} has text but no box, others have one", number)
+        return None
+    if len(cell.box) not in {4, 8}:
+        return LabelProblem(
+            "bad-box", f"the box of cell {number} has {len(cell.box)} numbers instead of 4 or 8", number
+        )
+    xs, ys = cell.box[0::2], cell.box[1::2]
+    if min(xs) >= max(xs) or min(ys) >= max(ys):
+        return LabelProblem("flat-box", f"the box of cell {number} has no area", number)
+    if len(cell.box) == 4 and (xs[0] > xs[1] or ys[0] > ys[1]):
+        return LabelProblem(
+            "bad-box",
+            f"the box of cell {number} ends before it begins; it must be left, top, right, bottom",
+            number,
+        )
     return None

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from ocr_finetune_trainer.data.order import generator
+from ocr_finetune_trainer.processes import keep_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,6 +148,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    keep_memory()
     connection = Connection(int(sys.argv[1]))
     header, *slots = (int(descriptor) for descriptor in sys.argv[2:])
     try:

@@ -235,9 +235,21 @@ def draw(picture: NDArray[np.uint8], view: View, *, reduced: int = 1) -> NDArray
     Returns:
         uint8 (view.height, view.width, 3).
     """
-    size = (round(view.width), round(view.height))
+    rows, columns = round(view.height), round(view.width)
     matrix = _centred(view.matrix, reduced=reduced)
-    return np.asarray(cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR), dtype=np.uint8)
+    height, width = picture.shape[:2]
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)]) @ matrix[:, :2].T + matrix[:, 2]
+    # A pixel more on each side: the page's edge fades over one.
+    left, top = np.clip(np.floor(corners.min(axis=0)) - 1, 0, (columns, rows)).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)) + 2, 0, (columns, rows)).astype(int).tolist()
+    if (left, top, right, bottom) == (0, 0, columns, rows):
+        return np.asarray(cv2.warpAffine(picture, matrix, (columns, rows), flags=cv2.INTER_LINEAR), dtype=np.uint8)
+    canvas = np.zeros((rows, columns, 3), np.uint8)
+    if right > left and bottom > top:
+        matrix[:, 2] -= left, top
+        size = (right - left, bottom - top)
+        canvas[top:bottom, left:right] = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR)
+    return canvas
 
 
 def paste(

@@ -66,20 +66,20 @@ class _CharFolders:
 
     def recognise(self, request: Request) -> str:
         """A table of ids, or folders whose names are numbers."""
-        names = request.files.names()
+        names = request.files.others()
         ids = [name for name in names if posixpath.basename(name) == _IDS]
         if ids:
             return f"{ids[0]} maps ids to characters"
-        numbered = {folder_of(name) for name in request.files.pictures()}
-        numbered = {folder for folder in numbered if posixpath.basename(folder).isdecimal()}
         table = _samples(names)
-        if table and numbered:
+        folders = {folder_of(name) for name in request.files.pictures()} if table else set()
+        numbered = {folder for folder in folders if posixpath.basename(folder).isdecimal()}
+        if numbered:
             return f"{table} and {len(numbered)} folders named by numbers"
         return ""
 
     def read(self, request: Request) -> Iterator[Record | Problem]:
         """All pictures with their characters."""
-        names = request.files.names()
+        names = request.files.others()
         ids, problems = _read_ids(request, names)
         yield from problems
         if any(problem.fatal for problem in problems):

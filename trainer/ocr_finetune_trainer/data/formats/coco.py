@@ -52,7 +52,7 @@ class _Coco:
 
 
 def _candidates(request: Request) -> list[str]:
-    return [name for name in request.files.names() if name.lower().endswith(".json") and "id2char" not in name]
+    return [name for name in request.files.others() if name.lower().endswith(".json") and "id2char" not in name]
 
 
 def _load(request: Request, name: str) -> Any:

@@ -50,7 +50,7 @@ class _Csv:
 
 
 def _tables(request: Request) -> list[str]:
-    return [name for name in request.files.names() if name.lower().endswith((".csv", ".tsv"))]
+    return [name for name in request.files.others() if name.lower().endswith((".csv", ".tsv"))]
 
 
 def _read(request: Request, name: str, *, split: str) -> Iterator[Record | Problem]:

@@ -59,11 +59,11 @@ class _Icdar2015:
 
 
 def _pages(request: Request) -> list[str]:
-    return [name for name in request.files.names() if _PAGE.match(posixpath.basename(name))]
+    return [name for name in request.files.others() if _PAGE.match(posixpath.basename(name))]
 
 
 def _word_lists(request: Request) -> list[str]:
-    names = request.files.names()
+    names = request.files.others()
     return [name for name in names if posixpath.basename(name).lower() in ("gt.txt", "coords_gt.txt")]
 
 

@@ -46,7 +46,7 @@ class _PaddleX:
 
 
 def _lists(request: Request) -> list[str]:
-    return [name for name in request.files.names() if posixpath.basename(name) in _LISTS]
+    return [name for name in request.files.others() if posixpath.basename(name) in _LISTS]
 
 
 LAYOUT = _PaddleX()

@@ -45,6 +45,7 @@ class _TableParser(HTMLParser):
         self.cells: list[Cell] = []
         self.open: list[tuple[str, int]] = []
         self.tables = 0
+        self.lines: list[int] = []  # of the table and of each cell
         self._content: list[str] | None = None
         self._box: tuple[float, ...] | None = None
 
@@ -65,6 +66,7 @@ class _TableParser(HTMLParser):
             self.structure.append(f"<{tag}>")
         elif tag == "table":
             self.tables += 1
+            self.lines.append(self.line)
             if self.tables > 1:
                 raise HtmlError("there is more than one table", self.line)
         elif tag not in _WRAPPERS:
@@ -91,6 +93,7 @@ class _TableParser(HTMLParser):
         written = attributes.get("bbox") or attributes.get("data-bbox") or ""
         self._box = tuple(float(number) for number in _NUMBERS.findall(written)) or None
         self._content = []
+        self.lines.append(self.line)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _VOID:
@@ -116,14 +119,14 @@ class _TableParser(HTMLParser):
             raise HtmlError(f"text stands outside a cell: {data.strip()[:40]!r}", self.line)
 
 
-def parse_table(html: str) -> TableLabel:
+def parse_table(html: str) -> tuple[TableLabel, tuple[int, ...]]:
     """Reads one HTML table.
 
     Args:
         html: A table, alone or in a page of nothing else. Header cells count as cells.
 
     Returns:
-        The label; boxes where cells say theirs.
+        The label, with boxes where cells say theirs; and the lines, from 1, of the table and then of each cell.
 
     Raises:
         HtmlError: It is not balanced, holds something else, or no table.
@@ -136,7 +139,7 @@ def parse_table(html: str) -> TableLabel:
         raise HtmlError(f"<{tag}> is never closed", line)
     if not parser.tables:
         raise HtmlError("there is no <table>", 1)
-    return TableLabel(tuple(parser.structure), tuple(parser.cells))
+    return TableLabel(tuple(parser.structure), tuple(parser.cells)), tuple(parser.lines)
 
 
 class _PPStructure:
@@ -160,7 +163,7 @@ class _PPStructure:
 
 
 def _pages(request: Request) -> list[str]:
-    return [name for name in request.files.names() if name.lower().endswith(_SUFFIXES)]
+    return [name for name in request.files.others() if name.lower().endswith(_SUFFIXES)]
 
 
 def _pictures(request: Request) -> dict[str, str]:
@@ -171,7 +174,7 @@ def _pictures(request: Request) -> dict[str, str]:
 def _read(request: Request, name: str, picture: str) -> Iterator[Record | Problem]:
     place = request.files.place(name)
     try:
-        label = parse_table(request.files.read_text(name))
+        label, lines = parse_table(request.files.read_text(name))
     except HtmlError as error:
         yield Problem(kind="broken-html", place=request.files.place(name, error.line), what=str(error),
                       hint="correct the file")  # fmt: skip
@@ -183,7 +186,15 @@ def _read(request: Request, name: str, picture: str) -> Iterator[Record | Proble
         yield Problem(kind="missing-picture", place=place, what="has no picture of its name beside it", missing=True,
                       hint="copy it there, or remove the file")  # fmt: skip
         return
-    yield from records_of(request, label, picture, base="", place=place, split=split_of(folder_of(name)))
+    yield from records_of(
+        request,
+        label,
+        picture,
+        base="",
+        place=place,
+        split=split_of(folder_of(name)),
+        place_of=lambda cell: request.files.place(name, lines[cell]),
+    )
 
 
 LAYOUT = _PPStructure()

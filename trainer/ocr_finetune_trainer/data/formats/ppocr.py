@@ -71,7 +71,7 @@ def page_group(name: str) -> str:
 def _lists(request: Request) -> list[str]:
     if request.list_file:
         return [request.list_file]
-    candidates = [n for n in request.files.names() if n.lower().endswith(".txt") and n.count("/") <= 2]
+    candidates = [n for n in request.files.others() if n.lower().endswith(".txt") and n.count("/") <= 2]
     found = [name for name in candidates[:200] if _looks_like_list(request, name)]
     pages = [name for name in found if _is_pages(request, name)]
     lines = [name for name in found if name not in pages]
@@ -119,7 +119,7 @@ def read_list(request: Request, name: str, *, split: str = "") -> Iterator[Recor
     try:
         text = request.files.read_text(name)
     except FileNotFoundError:
-        near = [n for n in request.files.names() if n.lower().endswith(".txt")][:5]
+        near = [n for n in request.files.others() if n.lower().endswith(".txt")][:5]
         yield Problem(kind="missing-list", place=request.files.place(name), what="there is no such list", fatal=True,
                       missing=True, samples=0, hint=f"lists there are: {', '.join(near) or 'none'}")  # fmt: skip
         return

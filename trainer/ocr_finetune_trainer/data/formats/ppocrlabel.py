@@ -69,7 +69,7 @@ class _PpOcrLabel:
 
 
 def _named(request: Request, wanted: str) -> list[str]:
-    return [name for name in request.files.names() if posixpath.basename(name).lower() == wanted.lower()]
+    return [name for name in request.files.others() if posixpath.basename(name).lower() == wanted.lower()]
 
 
 def _stem(name: str) -> str:

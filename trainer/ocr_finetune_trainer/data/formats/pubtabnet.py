@@ -8,7 +8,7 @@ A table becomes a record whose text is its structure and whose boxes are its cel
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ocr_finetune_api.model_table import Kind
@@ -45,7 +45,7 @@ class _PubTabNet:
 
 
 def _lists(request: Request) -> list[str]:
-    candidates = [n for n in request.files.names() if n.lower().endswith(_SUFFIXES) and n.count("/") <= 2]
+    candidates = [n for n in request.files.others() if n.lower().endswith(_SUFFIXES) and n.count("/") <= 2]
     return [name for name in candidates[:200] if _looks_like_tables(request, name)]
 
 
@@ -117,7 +117,14 @@ def _cell(value: Any) -> Cell:
 
 
 def records_of(
-    request: Request, label: TableLabel, picture: str, *, base: str, place: str, split: str = ""
+    request: Request,
+    label: TableLabel,
+    picture: str,
+    *,
+    base: str,
+    place: str,
+    split: str = "",
+    place_of: Callable[[int], str] | None = None,
 ) -> Iterator[Record | Problem]:
     """Makes a record of a label, and says what is wrong with it.
 
@@ -128,6 +135,7 @@ def records_of(
         base: Folder of the label file.
         place: Where the label stands.
         split: The side that the layout gives it.
+        place_of: Where a cell stands, by its number from 1, if cells have places of their own; 0 is the table.
     """
     if request.kind is not Kind.TABLE:
         yield Problem(kind="a-table", place=place, what=f"is a table, and a {request.kind.value} model is trained",
@@ -135,7 +143,8 @@ def records_of(
         return
     wrong = problem_of(label)
     if wrong is not None:
-        yield Problem(kind=wrong[0], place=place, what=wrong[1], hint="correct or remove the table")
+        where = place if place_of is None else place_of(wrong.cell)
+        yield Problem(kind=wrong.kind, place=where, what=wrong.what, hint="correct or remove the table")
         return
     member = request.resolver.find(picture, base=base, place=place)
     if isinstance(member, Problem):

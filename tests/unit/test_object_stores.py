@@ -1,0 +1,175 @@
+"""Sources in object stores, read over HTTP from a server that speaks S3, and from one that speaks Google's dialect."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import pytest
+import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from moto.server import ThreadedMotoServer
+
+import good_data
+from ocr_finetune_api.exit_codes import InputMissingError
+from ocr_finetune_api.spec import CredentialSpec, Source
+from ocr_finetune_trainer.data.sources import Opener
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four lines, one of them under a name that has to be escaped."""
+    folder = good_data.lines(tmp_path / "data", count=4)
+    (folder / "images/0.png").rename(folder / "images/第 零+1.png")
+    labels = (folder / "train.txt").read_text(encoding="utf-8")
+    (folder / "train.txt").write_text(labels.replace("images/0.png", "images/第 零+1.png"), encoding="utf-8")
+    return folder
+
+
+def secret(tmp_path: Path, **values: str) -> Path:
+    folder = tmp_path / "secrets" / "store"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in values.items():
+        (folder / name.replace("__", ".")).write_text(value)
+    return folder.parent
+
+
+# S3
+
+
+@pytest.fixture
+def s3(tmp_path: Path, data: Path) -> Iterator[Opener]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "me", "aws_secret_access_key": "mine", "region_name": "eu-west-1"}
+    client = boto3.client("s3", endpoint_url=address, **keys)
+    client.create_bucket(Bucket="general", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    for name, content in files_of(data).items():
+        client.put_object(Bucket="general", Key=f"sets/lines/{name}", Body=content)
+    packed = good_data.zipped(data, tmp_path / "data.zip")
+    client.put_object(Bucket="general", Key="sets/data.zip", Body=packed.read_bytes())
+    secrets = secret(tmp_path, AWS_ACCESS_KEY_ID="me\n", AWS_SECRET_ACCESS_KEY="mine\n")
+    given = CredentialSpec(prefix="s3://general", secret_name="store", endpoint=address, region="eu-west-1")
+    yield Opener(cache=tmp_path / "cache", credentials=[given], secrets=secrets)
+    requests.post(f"{address}/moto-api/reset", timeout=10)
+    server.stop()
+
+
+def test_a_folder_in_s3_is_copied_once(s3: Opener, data: Path) -> None:
+    source = Source(uri="s3://general/sets/lines")
+    opened = s3.open(source)
+    assert {name: opened.files.read(opened.files.find(name)) for name in opened.files.names()} == files_of(data)
+    stamps = [opened.files.find(name).stamp for name in opened.files.names()]
+    again = s3.open(source)
+    assert [again.files.find(name).stamp for name in again.files.names()] == stamps
+
+
+def test_an_archive_and_a_list_in_s3(s3: Opener, data: Path) -> None:
+    packed = s3.open(Source(uri="s3://general/sets/data.zip"))
+    assert set(packed.files.names()) == set(files_of(data))
+    assert s3.open(Source(uri="s3://general/sets/lines/train.txt")).list_file == "train.txt"
+
+
+def test_what_s3_does_not_have_is_named(s3: Opener) -> None:
+    with pytest.raises(InputMissingError, match="s3://general/nothing: does not exist"):
+        s3.open(Source(uri="s3://general/nothing"))
+    with pytest.raises(InputMissingError, match="s3://general-2/x"):
+        s3.open(Source(uri="s3://general-2/x"))
+
+
+# Google Cloud Storage
+
+
+class Google(BaseHTTPRequestHandler):
+    """As much of Google's JSON API as reading needs: a token, a bucket's objects, and their content."""
+
+    objects: dict[str, bytes]
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer({"access_token": "given", "expires_in": 3600, "token_type": "Bearer"})
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if self.headers.get("Authorization") != "Bearer given":
+            self.answer({"error": {"code": 401, "message": "no token"}}, status=401)
+            return
+        _, _, name = parts.path.partition("/b/general/o/")
+        if "/b/general/o" not in parts.path:
+            self.answer({"error": {"code": 404, "message": "no bucket"}}, status=404)
+        elif not name:
+            found = [key for key in self.objects if key.startswith(query.get("prefix", ""))]
+            self.answer({"kind": "storage#objects", "items": [self.about(key) for key in sorted(found)]})
+        elif unquote(name) not in self.objects:
+            self.answer({"error": {"code": 404, "message": "no object"}}, status=404)
+        elif query.get("alt") == "media" or parts.path.startswith("/download"):
+            self.asked.append(unquote(name))
+            self.answer(self.objects[unquote(name)])
+        else:
+            self.answer(self.about(unquote(name)))
+
+    def about(self, key: str) -> dict[str, str]:
+        size = str(len(self.objects[key]))
+        return {"kind": "storage#object", "bucket": "general", "name": key, "size": size, "etag": "1", "generation": "1",
+                "updated": "2026-01-01T00:00:00.000Z", "timeCreated": "2026-01-01T00:00:00.000Z"}  # fmt: skip
+
+    def answer(self, content: object, *, status: int = 200) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header(
+            "Content-Type", "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def google(tmp_path: Path, data: Path) -> Iterator[tuple[Opener, type[Google]]]:
+    objects = {f"sets/lines/{name}": content for name, content in files_of(data).items()}
+    handler = type("Handler", (Google,), {"objects": objects, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key = {"type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": private.decode(),
+           "client_email": "a@p.iam.gserviceaccount.com", "client_id": "1", "token_uri": f"{address}/token"}  # fmt: skip
+    given = CredentialSpec(prefix="gs://general", secret_name="store", endpoint=address)
+    secrets = secret(tmp_path, key__json=json.dumps(key))
+    yield Opener(cache=tmp_path / "cache", credentials=[given], secrets=secrets), handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_folder_in_google_storage_is_copied_once(google: tuple[Opener, type[Google]], data: Path) -> None:
+    opener, handler = google
+    opened = opener.open(Source(uri="gs://general/sets/lines"))
+    assert {name: opened.files.read(opened.files.find(name)) for name in opened.files.names()} == files_of(data)
+    assert len(handler.asked) == 5
+    opener.open(Source(uri="gs://general/sets/lines"))
+    assert len(handler.asked) == 5
+    with pytest.raises(InputMissingError, match="gs://general/nothing"):
+        opener.open(Source(uri="gs://general/nothing"))
