@@ -313,6 +313,24 @@ def box_without_area(folder):
     change_line(good.pages(folder) / "label.txt", 2, f"pages/1.png\t{label}")
 
 
+@case(("label.txt:2", "box 1", "three corners"), model=DETECTION, code=0)
+def box_of_three_points(folder):
+    label = json.dumps([good.box(points=[[5, 5], [50, 5], [50, 20]]), good.box()])
+    change_line(good.pages(folder) / "label.txt", 2, f"pages/1.png\t{label}")
+
+
+@case(("label.txt:2", "box 2", "crosses itself"), model=DETECTION, code=0)
+def box_that_crosses_itself(folder):
+    label = json.dumps([good.box(), good.box(points=[[5, 5], [50, 5], [5, 20], [50, 20]])])
+    change_line(good.pages(folder) / "label.txt", 2, f"pages/1.png\t{label}")
+
+
+@case(("label.txt:2", "box 1", "30 pixels beyond the picture"), model=DETECTION, code=0)
+def box_partly_outside(folder):
+    label = json.dumps([good.box(points=[[-30, 5], [50, 5], [50, 20], [-30, 20]])])
+    change_line(good.pages(folder) / "label.txt", 2, f"pages/1.png\t{label}")
+
+
 @case(("label.txt:2", "finite"), model=DETECTION)
 def box_of_not_a_number(folder):
     label = json.dumps([good.box(points=[[float("nan"), 5], [50, 5], [50, 9], [5, 9]])])

@@ -118,8 +118,9 @@ def test_a_backbone_and_a_detector_need_no_dictionary(workspace: Workspace, libr
     assert _obtain(str(tmp_path / "b.safetensors"), workspace, library, name="DB_mv3") is None
 
 
-def test_another_runs_best_checkpoint(workspace: Workspace, library: Library, tmp_path: Path) -> None:
-    other = Workspace(workspace.root, "first-abcdefgh")
+@pytest.mark.parametrize("folder", ["first-abcdefgh", "first-local"])
+def test_another_runs_best_checkpoint(workspace: Workspace, library: Library, tmp_path: Path, folder: str) -> None:
+    other = Workspace(workspace.root, folder)
     other.data.mkdir(parents=True)
     Dictionary(("q",), use_space=False).save(other.dictionary)
 
@@ -130,7 +131,7 @@ def test_another_runs_best_checkpoint(workspace: Workspace, library: Library, tm
     found = obtain(NAME, "run://first", workspace=workspace, best_of=best_of, library=library)
     assert found.dictionary == Dictionary(("q",), use_space=False)
     assert load_prepared(workspace.weights)[0]["head.fc.bias"].tolist() == [1.0, 1.0]
-    with pytest.raises(InputMissingError, match="there is no run 'second'"):
+    with pytest.raises(InputMissingError, match="there is no run 'second' in .*; runs there: first"):
         obtain(NAME, "run://second", workspace=workspace, best_of=best_of, library=library)
 
 

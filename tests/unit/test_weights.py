@@ -129,6 +129,29 @@ def test_shared_characters_keep_their_numbers_in_every_head(name: str) -> None:
         assert all(np.array_equal(a[i], b[j]) for i, j in specials), key
 
 
+@pytest.mark.parametrize(("name", "guide"), [("PP-OCRv5_mobile_rec", "nrtr"), ("PP-OCRv3_mobile_rec", "sar")])
+def test_both_branches_predict_shared_characters_as_before(name: str, guide: str) -> None:
+    old, new = Dictionary(tuple("abcde")), Dictionary(tuple("xecaby"), use_space=True)
+    paddle.seed(4)
+    models_of = {dictionary.characters: models.build(name, characters=dictionary.size) for dictionary in (old, new)}
+    before, after = models_of.values()
+    load_weights(after, _arrays(before), source="f", old=old, new=new)
+    x = paddle.randn([2, 3, 48, 96])
+    logits = []
+    for model, dictionary in ((before, old), (after, new)):
+        model.eval()  # no dropout, and statistics that stand still
+        made = targets([dictionary.encode(text) for text in ("ace b", "be")], guide=guide, size=dictionary.size)
+        with paddle.no_grad():
+            outputs = models.train_forward(model, x, {key: paddle.to_tensor(value) for key, value in made.items()})
+        logits.append({branch: outputs[branch].numpy() for branch in ("ctc", "gtc")})
+    shift = {"ctc": 1, "gtc": 4 if guide == "nrtr" else 0}
+    for branch, first in shift.items():
+        places = [[first + d.classes[1:].index(c) for c in "abce "] for d in (old, new)]
+        was, now = (values[branch][:, :, chosen] for values, chosen in zip(logits, places, strict=True))
+        assert was.std() > 0.01
+        assert np.abs(was - now).max() < 1e-5 * np.abs(was).max(), branch
+
+
 def test_new_classes_start_as_an_average_one_and_differ() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((6, 5)).astype(np.float32)

@@ -203,15 +203,16 @@ def _of_run(
     from safetensors.numpy import save_file
 
     other = urlsplit(uri).netloc
-    folders = sorted(
-        (path for path in workspace.root.glob(f"{other}-????????") if path.is_dir()), key=lambda p: p.stat().st_mtime
-    )
+    runs = {path: path.name.rpartition("-")[0] for path in workspace.root.glob("[!.]*-*") if path.is_dir()}
+    folders = [path for path, name in runs.items() if name == other and path != workspace.folder]
     if not folders:
+        known = ", ".join(sorted({name for path, name in runs.items() if path != workspace.folder})) or "none"
         raise InputMissingError(
-            f"model.pretrained: {uri}: there is no run {other!r} in {workspace.root}",
+            f"model.pretrained: {uri}: there is no run {other!r} in {workspace.root}; runs there: {known}",
             hint="both runs must have the same workspace",
         )
-    source = Workspace(workspace.root, folders[-1].name)
+    # one name may have been used several times
+    source = Workspace(workspace.root, max(folders, key=lambda path: path.stat().st_mtime).name)
     dictionary = Dictionary.load(source.dictionary) if reads else None
     file = aside / f"{_WEIGHTS}.safetensors"
     save_file(dict(best_of(source)), file)
