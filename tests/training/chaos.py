@@ -214,13 +214,19 @@ def main() -> int:
     (folder / "zygote").mkdir()
     zygote = Zygote(folder / "zygote")
     counts: Counter[str] = Counter()
+    failed: list[int] = []
     most = 0
     try:
         prepared = prepare(folder / "prepared")
         expected = {world: calm(zygote, prepared, folder, world=world) for world in (1, 2)}
         for seed in range(options.seed, options.seed + options.count):
             world = 2 if seed % 4 == 3 else 1
-            story = run_one(zygote, prepared, folder, expected[world], seed=seed, world=world)
+            try:
+                story = run_one(zygote, prepared, folder, expected[world], seed=seed, world=world)
+            except AssertionError as error:
+                failed.append(seed)
+                print(f"{seed}: FAILED: {error}", flush=True)
+                continue
             counts.update(story.faults)
             most = max(most, *story.lost, 0)
             print(f"{seed}: {world} process(es), {', '.join(story.faults) or 'calm'}", flush=True)
@@ -228,9 +234,10 @@ def main() -> int:
         zygote.close()
         shutil.rmtree(folder, ignore_errors=True)
     print(
-        f"{options.count} trainings ended bit by bit like the calm one; faults: {dict(counts)}; most steps lost: {most}"
+        f"{options.count - len(failed)} of {options.count} trainings ended bit by bit like the calm one; "
+        f"faults: {dict(counts)}; most steps lost: {most}; failed: {failed or 'none'}"
     )
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

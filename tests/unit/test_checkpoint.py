@@ -103,6 +103,15 @@ def test_an_older_attempt_can_neither_write_nor_begin(workspace):
         old.claim()
 
 
+def test_half_a_fence_of_a_killed_process_is_removed(workspace):
+    left = workspace.fence.with_name(f".{workspace.fence.name}.4711")
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text('{"attem')
+    Fence(workspace.fence, attempt=2, execution="e").claim()
+    assert [path.name for path in workspace.fence.parent.glob(".*")] == []
+    Fence(workspace.fence, attempt=2, execution="e").check()
+
+
 def test_a_resumed_execution_of_an_attempt_takes_over(workspace):
     first, second = (Fence(workspace.fence, attempt=1, execution=name) for name in ("a", "b"))
     first.claim()

@@ -221,6 +221,8 @@ class Fence:
         if holder is not None and holder[0] > self.attempt:
             raise self._lost(holder)
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self._path.parent.glob(f".{self._path.name}.*"):
+            left.unlink(missing_ok=True)  # by a process that was killed here
         aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             with aside.open("w", encoding="utf-8") as file:
