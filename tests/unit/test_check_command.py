@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -115,6 +117,9 @@ def test_pages_are_reported_too(tmp_path):
     report = json.loads(done.stdout)
     assert report["sizes"]["boxesInAll"] == 10
     assert any("500" in advice["text"] for advice in report["advice"])
+    assert report["guide"] == {
+        "unit": "pages", "recommended": 500, "there": report["splits"]["train"], "dictionaryChanges": False,
+    }  # fmt: skip
     assert cv2.imread(report["files"]["sheet"]) is not None
 
 
@@ -131,3 +136,29 @@ def test_a_check_prepares_for_the_run(tmp_path):
     gone = CliRunner().invoke(app, ["cache", "prune", "--workspace", str(tmp_path / "ws"), "--older-than", "0s"])
     assert gone.exit_code == 0
     assert not list((tmp_path / "ws/.cache/shards").iterdir())
+
+
+def test_pages_are_shown_with_their_outlines(tmp_path):
+    """Each picture of the report has the outline of its box, in the colour that says whether it is learnt."""
+    folder = tmp_path / "data"
+    rows = []
+    for number in range(8):
+        good_data.save(folder / f"{number}.png", np.full((200, 200, 3), 255 - number, dtype=np.uint8))
+        corners = [[20 + number, 40], [180, 40], [180, 90], [20 + number, 90]]
+        label = [good_data.box(points=corners, difficult=number % 2 == 1)]
+        rows.append(f"{number}.png\t{json.dumps(label)}\n")
+    (folder / "label.txt").write_text("".join(rows))
+    done = check(manifest(tmp_path, model="DB_mv3", groupBy="none"), "--json")
+    page = Path(json.loads(done.stdout)["files"]["report"]).read_text(encoding="utf-8")
+    shown = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(content), dtype=np.uint8), cv2.IMREAD_COLOR)
+        for content in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    ]
+    assert shown
+    for picture in shown:
+        assert picture.shape[:2] == (260, 260)
+        edge = picture[50:54, 100:160].reshape(-1, 3).astype(int)
+        blue, green, red = edge[edge.sum(axis=1).argmin()]
+        assert blue < 160
+        assert green != pytest.approx(red, abs=40), "neither green nor orange"
+        assert picture[100, 130].min() > 200, "the inside stays to be seen"

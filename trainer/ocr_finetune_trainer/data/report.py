@@ -66,6 +66,7 @@ def build(found: Examination, *, kind: Kind, model: str, choices: Sequence[Choic
         },
         "sizes": _sizes(catalogue, used, kind),
         "duplicates": _duplicates(found),
+        "guide": _guide(found, kind),
         "suspects": _suspects(found, used, kind),
         "examples": _examples(found),
         "choices": [choice.model_dump(mode="json", by_alias=True) for choice in choices],
@@ -96,6 +97,13 @@ def _sources(found: Examination) -> list[dict[str, Any]]:
         }
         for number, source in enumerate(found.sources)
     ]
+
+
+def _guide(found: Examination, kind: Kind) -> dict[str, Any]:
+    """What PaddleOCR's guide recommends, and what is there."""
+    least, unit = _LEAST.get(kind, (0, "samples"))
+    changed = kind is Kind.RECOGNITION and found.merge is not None and bool(found.merge.kept) and bool(found.merge.new)
+    return {"unit": unit, "recommended": least, "there": len(found.chosen(TRAIN)), "dictionaryChanges": changed}
 
 
 def _by_source(found: Examination) -> dict[str, dict[str, int]]:
@@ -279,10 +287,9 @@ def _advice(found: Examination, report: dict[str, Any], kind: Kind) -> list[dict
 
 
 def _warnings(found: Examination, report: dict[str, Any], kind: Kind) -> Iterable[str]:
-    training = report["splits"]["train"]
-    least, unit = _LEAST.get(kind, (0, "samples"))
-    if training < least:
-        yield f"{training} {unit} for training; PaddleOCR's guide recommends at least {least}"
+    guide = report["guide"]
+    if guide["there"] < guide["recommended"]:
+        yield _against_the_guide(guide)
     rejected = report["rejected"]
     if rejected["samples"]:
         kinds = ", ".join(f"{count} {name}" for name, count in rejected["kinds"].items())
@@ -323,8 +330,16 @@ def _character_warnings(report: dict[str, Any]) -> Iterable[str]:
             yield f"{len(found)} {what}: {shown}"
 
 
+def _against_the_guide(guide: dict[str, Any]) -> str:
+    more = ", and more of them where the dictionary changes" if guide["dictionaryChanges"] else ""
+    recommended = f"PaddleOCR's guide recommends at least {guide['recommended']}{more}"
+    return f"{guide['there']} {guide['unit']} for training; {recommended}"
+
+
 def _notes(report: dict[str, Any], kind: Kind) -> Iterable[str]:
-    training = report["splits"]["train"]
+    training, guide = report["splits"]["train"], report["guide"]
+    if guide["there"] >= guide["recommended"] > 0:
+        yield _against_the_guide(guide)
     if kind is Kind.RECOGNITION and report["labels"]["longest"] <= 1 and training:
         # The table of the guide for single characters.
         expected = "95 % and more" if training > 50_000 else "85 to 95 %" if training >= 10_000 else "70 to 85 %"

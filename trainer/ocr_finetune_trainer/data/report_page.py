@@ -11,16 +11,19 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ocr_finetune_trainer.data.pictures import PictureError, encode
+from ocr_finetune_trainer.data.pictures import PictureError, decode, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ocr_finetune_trainer.data.store import Sample
 
 __all__ = ["render"]
 
 _THUMBNAIL_HEIGHT = 48
 _THUMBNAIL_WIDTH = 420
 _PAGE_SIDE = 260
+_LEARNT, _LEFT_OUT = (60, 140, 0), (0, 120, 240)  # BGR, of the outlines on pages
 
 _TITLES = {
     "contradicting": "Same picture, different labels",
@@ -72,7 +75,9 @@ _TEMPLATE = """\
 box. {{ r.tables.withoutBoxes }} tables without any box, {{ r.tables.withoutHead }} without a head,
 {{ r.tables.ragged }} with rows of different widths. Spans:
 {% for token, n in r.tables.spans.items() %}{{ token }} {{ n }}{{ ", " if not loop.last }}{% else %}none{% endfor %}.</p>
-{% endif %}<h2>Examples</h2>{{ figures(r.examples) }}
+{% endif %}<h2>Examples</h2>
+{% if r.kind != "recognition" %}<p>Outlines of what is learnt are green, of what is left out orange.</p>{% endif %}
+{{ figures(r.examples) }}
 {% for name, group in r.suspects.items() if group.count %}
 <h2>{{ titles[name] }} ({{ group.count }})</h2>{{ figures(group.samples) }}{% endfor %}
 {% if r.duplicates.leaks %}<h2>Across splits ({{ r.duplicates.acrossSplits }})</h2>
@@ -106,12 +111,12 @@ box. {{ r.tables.withoutBoxes }} tables without any box, {{ r.tables.withoutHead
 """
 
 
-def render(report: dict[str, Any], *, picture: Callable[[int], NDArray[np.uint8]], pages: bool) -> str:
+def render(report: dict[str, Any], *, stored: Callable[[int], Sample], pages: bool) -> str:
     """Makes the page.
 
     Args:
         report: What `report.build` gave.
-        picture: Gives the picture of a sample by number: uint8 (H, W, 3), BGR.
+        stored: Gives a sample by its number.
         pages: Whether pictures are pages, which are shown smaller.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -119,22 +124,35 @@ def render(report: dict[str, Any], *, picture: Callable[[int], NDArray[np.uint8]
 
     def figures(samples: Sequence[dict[str, Any]]) -> Markup:
         return Markup("<div class=pictures>{}</div>").format(
-            Markup("").join(_figure(sample, picture, pages=pages) for sample in samples)
+            Markup("").join(_figure(sample, stored, pages=pages) for sample in samples)
         )
 
     shown = {**report, "labels": report.get("labels"), "characters": report.get("characters")}
     return template.render(r=shown, figures=figures, chart=_chart, titles=_TITLES)
 
 
-def _figure(sample: dict[str, Any], picture: Callable[[int], NDArray[np.uint8]], *, pages: bool) -> Markup:
+def _figure(sample: dict[str, Any], stored: Callable[[int], Sample], *, pages: bool) -> Markup:
     try:
-        content = encode(_small(picture(sample["id"]), pages=pages), lossless=False)
+        content = encode(_drawn(stored(sample["id"]), pages=pages), lossless=False)
         image = Markup('<img alt="" src="data:image/jpeg;base64,{}">').format(base64.b64encode(content).decode())
     except PictureError as error:
         image = Markup("<em>{}</em>").format(str(error))
     return Markup('<figure>{}<figcaption>{} <span class="place">{} {}x{} {}</span></figcaption></figure>').format(
         image, sample["text"], sample["split"], sample["width"], sample["height"], sample["place"]
     )
+
+
+def _drawn(sample: Sample, *, pages: bool) -> NDArray[np.uint8]:
+    """A sample at the size of the report, with the outlines of its texts or cells."""
+    picture = _small(decode(sample.image), pages=pages)
+    scale = np.array([picture.shape[1] / sample.width, picture.shape[0] / sample.height])
+    for outline, left_out in zip(sample.polygons or (), sample.ignored, strict=True):
+        if len(outline):  # a table's cell may have no known place
+            corners = [np.round(outline * scale).astype(np.int32)]
+            cv2.polylines(
+                picture, corners, isClosed=True, color=_LEFT_OUT if left_out else _LEARNT, lineType=cv2.LINE_AA
+            )
+    return picture
 
 
 def _small(picture: NDArray[np.uint8], *, pages: bool) -> NDArray[np.uint8]:

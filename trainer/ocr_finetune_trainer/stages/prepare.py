@@ -224,7 +224,7 @@ def write_report(spec: OCRFineTuneSpec, found: Examination, *, folder: Path) -> 
     report = data_report.build(found, kind=kind, model=spec.model.name, choices=choices_for(spec, found))
     text = json.dumps(report, ensure_ascii=False, indent=1)
     replace_file(folder / "report.json", text.encode("utf-8", "backslashreplace"))
-    page = report_page.render(report, picture=found.catalogue.picture, pages=kind is not Kind.RECOGNITION)
+    page = report_page.render(report, stored=found.catalogue.sample, pages=kind is not Kind.RECOGNITION)
     replace_file(folder / "report.html", page.encode("utf-8", "backslashreplace"))
     return report
 
