@@ -138,7 +138,7 @@ FLEET: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{failure_class}}",
                         (
                             'sum by (failure_class) (increase(ocrfinetune_attempts_total{outcome!="Succeeded"}'
-                            "[$__rate_interval]))"
+                            "[$__rate_interval])) > 0"
                         ),
                     ),
                 ),
@@ -285,9 +285,11 @@ RUN: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel(
                 title="Validation",
                 queries=(
-                    ("{{metric}}", f'ocrft_validation{{{_RUN}, rank="0"}}'),
+                    # How many samples were measured would dwarf what was measured.
+                    ("{{metric}}", f'ocrft_validation{{{_RUN}, rank="0", metric!="samples"}}'),
                     ("best", f'ocrft_train_best_metric{{{_RUN}, rank="0"}}'),
                 ),
+                unit="percentunit",
                 width=12,
                 minimum=0,
             ),
@@ -366,7 +368,8 @@ RUN: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 title="Step, and step of the newest checkpoint",
                 queries=(
                     ("step", f"max(ocrft_train_step{{{_RUN}}})"),
-                    ("checkpoint", f"max(ocrft_train_checkpoint_step{{{_RUN}}})"),
+                    # Rank 0 writes the checkpoints.
+                    ("checkpoint", f'max(ocrft_train_checkpoint_step{{{_RUN}, rank="0"}})'),
                 ),
                 what="What lies between them is repeated if a pod is lost now.",
                 minimum=0,
@@ -453,7 +456,8 @@ def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
         target = (
             prometheus.Dataquery().expr(query).legend_format(legend_format or "__auto").ref_id(chr(ord("A") + number))
         )
-        made = made.with_target(target)
+        # One number is the one of now: what has ended is not shown beside what goes on.
+        made = made.with_target(target.instant() if panel.number else target)
     return made
 
 

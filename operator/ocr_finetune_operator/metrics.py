@@ -11,10 +11,14 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from ocr_finetune_api.conditions import Phase
+from ocr_finetune_api.exit_codes import FailureClass
+from ocr_finetune_api.plan import Stage
+from ocr_finetune_api.status import Outcome
 
 _FAST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAIT = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _LONG = (5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
+_REASONS = ("conflict", "forbidden", "invalid", "busy", "unreachable", "internal")
 
 RunKey = tuple[str, str]
 
@@ -36,7 +40,7 @@ class Metrics:
         )
         self.reconcile_errors = Counter(
             "ocrfinetune_reconcile_errors_total",
-            "Looks at a run that failed, by reason: conflict, forbidden, invalid, busy, unreachable, internal.",
+            f"Looks at a run that failed, by reason: {', '.join(_REASONS)}.",
             ["reason"],
             registry=registry,
         )
@@ -91,8 +95,21 @@ class Metrics:
             registry=registry,
         )
         self._without: set[RunKey] = set()
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Makes the series whose labels are known: of one that begins with its first event, no rate shows that event."""
         for phase in Phase:
             self.runs.labels(phase.value).set(0)
+        for reason in _REASONS:
+            self.reconcile_errors.labels(reason)
+        for stage in Stage:
+            self.stage_seconds.labels(stage.value)
+            self.attempts.labels(stage.value, Outcome.SUCCEEDED.value, "")
+            for failure in FailureClass:
+                self.attempts.labels(stage.value, Outcome.FAILED.value, failure.value)
+            for failure in (FailureClass.NODE_LOST, FailureClass.PREEMPTED, FailureClass.STOPPED):
+                self.attempts.labels(stage.value, Outcome.DISRUPTED.value, failure.value)
 
     def request(self, *, method: str, code: str) -> None:
         """Counts an API request."""

@@ -71,6 +71,11 @@ def _panel(panel: dict[str, Any], *, ask: Callable[[str], Series]) -> str:
     return f"<div style='{style};background:#181b1f;border-radius:3px'>{head}{inside}</div>"
 
 
+def points_of(series: Series) -> int:
+    """Returns how many points there are to see: no numbers are none."""
+    return sum(len(_points(one)) for one in series)
+
+
 def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
     return [(float(at), float(value)) for at, value in one["values"] if math.isfinite(float(value))]
 
@@ -82,7 +87,12 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
 
 
 def _numbers(series: list[tuple[str, list[tuple[float, float]]]], unit: str) -> str:
-    shown = [f"{_value(points[-1][1], unit)} <small>{html.escape(name)}</small>" for name, points in series if points]
+    now = max((points[-1][0] for _, points in series if points), default=0.0)
+    shown = [
+        f"{_value(points[-1][1], unit)} <small>{html.escape(name)}</small>"
+        for name, points in series
+        if points and points[-1][0] == now
+    ]
     return f"<div style='font-size:22px;padding:10px'>{'<br>'.join(shown) or 'No data'}</div>"
 
 
