@@ -281,12 +281,12 @@ def _examples(found: Examination) -> list[dict[str, Any]]:
 def _advice(found: Examination, report: dict[str, Any], kind: Kind) -> list[dict[str, str]]:
     """What a person should know, the worst first: level `error`, `warning` or `note`, and a sentence."""
     advice = [("error", str(problem)) for problem in found.errors]
-    advice += [("warning", text) for text in _warnings(found, report, kind)]
+    advice += [("warning", text) for text in _warnings(found, report)]
     advice += [("note", text) for text in _notes(report, kind)]
     return [{"level": level, "text": text} for level, text in advice]
 
 
-def _warnings(found: Examination, report: dict[str, Any], kind: Kind) -> Iterable[str]:
+def _warnings(found: Examination, report: dict[str, Any]) -> Iterable[str]:
     guide = report["guide"]
     if guide["there"] < guide["recommended"]:
         yield _against_the_guide(guide)
