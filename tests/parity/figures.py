@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from paddle import nn
 
 FOLDER = Path(__file__).parent / "figures"
+# The same checks run over models' figures that were made with another fill.
+_MODELS = Path(os.environ.get("OCRFT_FIGURES", FOLDER))
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Figures:
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def load(cls, name: str, folder: Path = FOLDER) -> Figures:
+    def load(cls, name: str, folder: Path = _MODELS) -> Figures:
         with np.load(folder / f"{name}.npz") as arrays:
             return cls(name, json.loads((folder / f"{name}.json").read_text()), dict(arrays))
 
@@ -40,9 +43,14 @@ class Figures:
         return {k: paddle.to_tensor(v) for k, v in self.arrays.items() if "/" not in k and k != "input"}
 
 
-def value(key: str, shape: list[int]) -> np.ndarray:
-    """The rule that fills a parameter or buffer (see the figures' README)."""
-    rng = np.random.default_rng(zlib.crc32(key.encode()))
+def value(key: str, shape: list[int], *, fill: int = 0) -> np.ndarray:
+    """The rule that fills a parameter or buffer, for a name and a shape; another `fill` gives other numbers.
+
+    Variances are uniform in [0.5, 1.5], means normal with deviation 0.1; a vector is that around 1 for weights and
+    scales and around 0 for others; anything else is normal over the root of its inputs.
+    """
+    seed = zlib.crc32(key.encode())
+    rng = np.random.default_rng([fill, seed] if fill else seed)
     if key.endswith("._variance"):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if key.endswith("._mean"):
@@ -66,7 +74,7 @@ def fill(model: nn.Layer, figures: Figures) -> None:
             continue
         filled = figures.arrays.get(f"set/{key}")
         if filled is None:
-            filled = value(key, shape)
+            filled = value(key, shape, fill=figures.facts.get("fill", 0))
             if key in gain:
                 filled = (filled * np.float32(gain[key])).astype(np.float32)
         state[key].set_value(paddle.to_tensor(filled))

@@ -1,19 +1,13 @@
-"""Detection models equal PaddleOCR's: names, shapes, output, every loss value, every gradient norm.
-
-The figures are data; the same checks run over figures made with another fill by `OCRFT_FIGURES=<folder>`.
-"""
+"""Detection models equal PaddleOCR's: names, shapes, output, every loss value, every gradient norm."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 import pytest
 from figures import (
-    FOLDER,
     Figures,
     check_eval,
     check_gradients,
@@ -43,7 +37,7 @@ NAMES = [
 
 @pytest.fixture(scope="module", params=NAMES)
 def case(request: pytest.FixtureRequest) -> tuple[nn.Layer, Figures]:
-    figures = Figures.load(request.param, Path(os.environ.get("OCRFT_FIGURES", FOLDER)))
+    figures = Figures.load(request.param)
     return models.build(request.param), figures
 
 

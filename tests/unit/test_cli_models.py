@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ocr_finetune_api.exit_codes import ConfigurationError, DataError
+from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError
 from ocr_finetune_api.model_table import OFFICIAL_SITE, TABLE
 from ocr_finetune_trainer.cli.models import app
+from ocr_finetune_trainer.models.download import download
+from weights_site import serving
 
 DETECTOR = "DB_mv3" if TABLE["DB_mv3"].weights_url else "PP-OCRv4_mobile_det"
 
@@ -84,3 +86,26 @@ def test_listing_imports_nothing_heavy() -> None:
     code = f"import sys, ocr_finetune_trainer.cli.models; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_slow_mirror_that_breaks_off_is_enough_and_one_with_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCRFT_MODEL_HOME", str(tmp_path / "home"))
+    address = TABLE[DETECTOR].weights_url.removeprefix(OFFICIAL_SITE)
+    with serving() as site:
+        monkeypatch.setenv("OCRFT_MODEL_MIRROR", site.url)
+        site.files = {address: pickle.dumps({"x": np.ones(3000)})}
+        site.slow, site.breaks_after = True, 15_000
+        file = Path(json.loads(_run("pull", DETECTOR, "--json"))[DETECTOR])
+        assert file.read_bytes() == site.files[address]
+        assert [asked for _, asked in site.requests] == ["", "bytes=15000-"]
+        assert json.loads(_run("verify", "--json")) == {DETECTOR: []}
+        file.unlink()
+        site.files[address] = pickle.dumps({"x": np.zeros(3000)})
+        site.slow, site.breaks_after, site.etag = False, 0, '"two"'
+        with pytest.raises(DataError, match="wrong checksum"):
+            _run("pull", DETECTOR)
+        assert not file.exists()
+    with pytest.raises(InputMissingError, match="can't be reached"):
+        download(f"{site.url}{address}", tmp_path / "w", attempts=1)
