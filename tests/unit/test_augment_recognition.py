@@ -82,6 +82,19 @@ def test_lines_are_joined_only_where_there_is_room():
     assert limited(short, generator(0, 0, 0), text="ab", width=3200, other=other)[1] == "abcd"
 
 
+def test_a_longer_line_still_has_a_frame_for_each_character():
+    """Nineteen equal characters need 37 frames, both lines together 76, of 8 columns each."""
+    aug = RecognitionAugmentation(concatenate=1.0, longest=100)
+    narrow = np.full((48, 60, 3), 200, dtype=np.uint8)
+
+    def other(_):
+        return narrow, "o" * 20
+
+    for width, expected in ((320, "n" * 19), (76 * 8 - 1, "n" * 19), (76 * 8, "n" * 19 + "o" * 20)):
+        text = aug(narrow, generator(0, 0, 0), text="n" * 19, width=width, other=other)[1]
+        assert text == expected, width
+
+
 def test_the_smallest_model_gets_gentle_changes():
     gentle = augment.suited("MobileNetV3_small_ctc")
     assert (gentle.reverse, gentle.concatenate) == (0.0, 0.0)

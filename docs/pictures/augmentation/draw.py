@@ -72,7 +72,9 @@ def seen(view: View) -> np.ndarray:
     return outlined(detection.draw(picture, view), view.polygons(outlines))
 
 
-def outlined(picture: np.ndarray, outlines: list[np.ndarray], colour: tuple[int, int, int] = (60, 140, 0)) -> np.ndarray:
+def outlined(
+    picture: np.ndarray, outlines: list[np.ndarray], colour: tuple[int, int, int] = (60, 140, 0)
+) -> np.ndarray:
     """A picture with outlines, as large as the page."""
     for outline in outlines:
         cv2.polylines(picture, [np.round(outline).astype(np.int32)], isClosed=True, color=colour, lineType=cv2.LINE_AA)

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ocr_finetune_trainer.data.labels import frames_needed
+from ocr_finetune_trainer.data.recognition_samples import frame_stride
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -222,6 +225,8 @@ class RecognitionAugmentation:
         concatenate: Probability that other lines are put behind, as far as there is room.
         strength: Factor of all bending.
         longest: Characters that a line may have after others were put behind it.
+        stride: Columns that a frame of the model's output stands for: CTC needs a frame for each character, and what it
+            can't align it does not learn, in silence.
     """
 
     warp: float = 0.4
@@ -234,6 +239,7 @@ class RecognitionAugmentation:
     concatenate: float = 0.5
     strength: float = 1.0
     longest: int = 25
+    stride: int = 8
 
     @classmethod
     def gentle(cls) -> RecognitionAugmentation:
@@ -298,6 +304,8 @@ class RecognitionAugmentation:
             more, said = other(rng)
             if picture.shape[1] + more.shape[1] > width or len(text) + len(said) > self.longest:
                 break
+            if frames_needed(text + said) * self.stride > width:
+                break
             picture, text = concatenate(picture, more), text + said
         return picture, text
 
@@ -311,4 +319,4 @@ def suited(model_name: str, *, longest: int = 25) -> RecognitionAugmentation:
     """
     if model_name == "MobileNetV3_small_ctc":
         return RecognitionAugmentation.gentle()
-    return RecognitionAugmentation(longest=longest)
+    return RecognitionAugmentation(longest=longest, stride=frame_stride(model_name))
