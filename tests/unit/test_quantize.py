@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from trained_run import DICTIONARY, MODEL, context_for, digits, make_run, spec_of, trained_weights
 
 from ocr_finetune_api.model_table import Kind
@@ -76,6 +77,60 @@ def test_int8_is_smaller_and_reads_as_well(float_model, calibration, tmp_path):
     assert "head" in result.in_float.values()
     assert metadata(target) == metadata(float_model)
     assert "QuantizeLinear" in operators(target)
+
+
+def with_an_outlier(path, target):
+    """The same model, but that one channel in its middle is huge and then ignored: eight bits hold nothing beside it.
+
+    Returns:
+        Name of the layer whose input that is.
+    """
+    model = onnx.load(str(path))
+    weights = {value.name: value for value in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    depthwise = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+    layer = depthwise[len(depthwise) // 2]
+    before = makers[layer.input[0]]
+    while before.op_type != "Conv":
+        before = makers[next(name for name in before.input if name in makers)]
+
+    def change(name, channel, value):
+        array = numpy_helper.to_array(weights[name]).copy()
+        array[channel] = value
+        weights[name].CopyFrom(numpy_helper.from_array(array, name))
+
+    # The channel that matters least to what follows.
+    channel = int(np.abs(numpy_helper.to_array(weights[layer.input[1]])).sum(axis=(1, 2, 3)).argmin())
+    change(before.input[1], channel, 0.0)
+    change(before.input[2], channel, 30_000.0)
+    change(layer.input[1], channel, 0.0)
+    onnx.save(model, str(target))
+    return layer.name
+
+
+def test_the_layer_that_eight_bits_hurt_stays_in_float_and_is_named(float_model, calibration, tmp_path):
+    hurt = with_an_outlier(float_model, tmp_path / "float.onnx")
+    before = accuracy(tmp_path / "float.onnx")
+    assert before > accuracy(float_model) - 0.05
+
+    result = quantize_int8(
+        tmp_path / "float.onnx",
+        tmp_path / "int8.onnx",
+        calibration=calibration,
+        drop_of=lambda file: before - accuracy(file),
+        max_drop=0.05,
+    )
+
+    assert result.tried[0][1] > 0.05
+    assert result.within
+    assert not result.weights_only
+    assert accuracy(tmp_path / "int8.onnx") >= before - 0.05
+    assert "dB in eight bits" in result.in_float[hurt]
+    assert f"{hurt} (its values keep only" in result.note()
 
 
 def test_layers_are_left_in_float_until_the_metric_is_kept(float_model, calibration, tmp_path):

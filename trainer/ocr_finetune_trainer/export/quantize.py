@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ocr_finetune_trainer.export.sensitivity import noise_of_values
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ QUANTIZED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
 LEAST_WEIGHTS = 1024
 _DEBUG_SAMPLES = 4
+_NAMED = 12
 
 Batches = Sequence["NDArray[np.float32]"]
 
@@ -72,7 +75,9 @@ class Quantized:
         if self.weights_only:
             what = "only the weights are in eight bits: no choice of layers kept the metric with eight-bit activations"
         elif self.in_float:
-            what = f"{len(self.in_float)} of {self.layers} layers keep float activations"
+            named = ", ".join(f"{name} ({reason})" for name, reason in list(self.in_float.items())[:_NAMED])
+            more = f", and {len(self.in_float) - _NAMED} more" if len(self.in_float) > _NAMED else ""
+            what = f"{len(self.in_float)} of {self.layers} layers keep float activations: {named}{more}"
         else:
             what = f"all {self.layers} layers are in eight bits"
         return f"int8: {what}; {self.ratio:.2f} of the float model's size"
@@ -161,7 +166,7 @@ def quantize_int8(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     reasons = dict(fixed)
-    reasons |= {name: f"its input keeps only {noise[name]:.1f} dB in eight bits" for name in excluded}
+    reasons |= {name: f"its values keep only {noise[name]:.1f} dB in eight bits" for name in excluded}
     return Quantized(
         drop=drop,
         within=accepted,
@@ -272,28 +277,16 @@ class _Maker:
         )
 
     def noise_of(self, candidates: Sequence[str]) -> dict[str, float]:
-        """Signal to noise ratio of each layer's input in dB, when all layers are quantised; low is bad."""
+        """What quantising a layer's input and output leaves of them: signal to noise ratio in dB; low is bad."""
         import onnx
 
-        noise = self._noise()
-        inputs = {node.name: node.input[0] for node in onnx.load(str(self._float)).graph.node}
-        return {name: noise.get(inputs[name], math.inf) for name in candidates}
-
-    def _noise(self) -> dict[str, float]:
-        """The same of each quantised value, by its name in the float model."""
-        from onnxruntime.quantization import qdq_loss_debug as debug
-
-        step = max(1, len(self._calibration) // _DEBUG_SAMPLES)
-        few = self._calibration[::step][:_DEBUG_SAMPLES]
-        activations = []
-        for number, file in enumerate((self._float, self._aside / "raw-0.onnx")):
-            opened = self._aside / f"opened-{number}.onnx"
-            debug.modify_model_output_intermediate_tensors(str(file), str(opened), op_types_for_saving=None)
-            reader = _Reader(few, name=self._input)
-            activations.append(debug.collect_activations(str(opened), reader))
-        matching = debug.create_activation_matching(activations[1], activations[0])
-        errors = debug.compute_activation_error(matching)
-        return {name: float(error["xmodel_err"]) for name, error in errors.items() if "xmodel_err" in error}
+        every = max(1, len(self._calibration) // _DEBUG_SAMPLES)
+        few = self._calibration[::every][:_DEBUG_SAMPLES]
+        noise = noise_of_values(self._float, self._aside / "raw-0.onnx", inputs=few)
+        values = {
+            node.name: (node.input[0], node.output[0]) for node in onnx.load(str(self._float)).graph.node if node.output
+        }
+        return {name: min(noise.get(value, math.inf) for value in values[name]) for name in candidates}
 
 
 def _store_weights_in_eight_bits(model: Any) -> None:
@@ -338,7 +331,8 @@ def _compact(model: Any) -> None:
     """Gives values short names: of a small model in eight bits, half of the file would be names."""
     graph = model.graph
     del graph.value_info[:]
-    fixed = {value.name for value in (*graph.input, *graph.output)}
+    # A loop's body takes values of the graph around it by their names.
+    fixed = {value.name for value in (*graph.input, *graph.output)} | _used_inside(graph)
     short: dict[str, str] = {}
 
     def renamed(name: str) -> str:
@@ -352,6 +346,12 @@ def _compact(model: Any) -> None:
         for names in (node.input, node.output):
             for i, name in enumerate(names):
                 names[i] = renamed(name)
+
+
+def _used_inside(graph: Any) -> set[str]:
+    """Names that are used in the bodies of a graph's loops and branches."""
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return {name for body in bodies for node in body.node for name in node.input}.union(*map(_used_inside, bodies))
 
 
 def to_fp16(path: Path, target: Path) -> None:
