@@ -24,41 +24,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+from drawn import DETECTOR, DOCUMENT, crops, document, fit_detector, pages
 
-RECOGNISER, DETECTOR = "PP-OCRv5_mobile_rec", "PP-OCRv3_mobile_det"
+RECOGNISER = "PP-OCRv5_mobile_rec"
 CHARACTERS = tuple(string.ascii_letters + string.digits) + tuple(chr(0x4E00 + i) for i in range(6000))
-PAGE = (720, 960)
-DOCUMENT = (1000, 1240)  # large enough that our size rule and PaddleOCR's come to the same
 CALIBRATION = 100
 PAGES_MEASURED = 8
+STEPS = 150
 ROUNDS = 5
 
+PARTS = ("recognition", "detection", "quantization", "evaluation")
+
 Work = tuple[Callable[[], object], int]  # what is measured, and how many pictures one call is
-
-
-def crops(count: int = 16) -> list[np.ndarray]:
-    """Lines of text as a camera gives them, uint8, about 48 x 200."""
-    rng = np.random.default_rng(0)
-    made = []
-    for _ in range(count):
-        image = np.full((48, int(rng.integers(150, 300)), 3), 200, np.uint8)
-        text = "".join(rng.choice(list(string.ascii_letters), 8))
-        cv2.putText(image, text, (5, 34), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (30, 30, 30), 2)
-        made.append((image + rng.integers(0, 30, image.shape)).clip(0, 255).astype(np.uint8))
-    return made
-
-
-def pages(count: int = 4) -> list[np.ndarray]:
-    """Pages with lines of text, uint8, 960 x 720."""
-    rng = np.random.default_rng(0)
-    made = []
-    for _ in range(count):
-        image = np.full((*PAGE, 3), 220, np.uint8)
-        for row in range(12):
-            text = "".join(rng.choice(list(string.ascii_letters + " "), 24))
-            cv2.putText(image, text, (30, 50 + row * 55), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (20, 20, 20), 2)
-        made.append((image - rng.integers(0, 20, image.shape)).clip(0, 255).astype(np.uint8))
-    return made
 
 
 def subject(name: str) -> Any:
@@ -216,24 +193,6 @@ def peer_evaluation() -> Work:
     return work, len(files)
 
 
-def document(seed: int) -> tuple[bytes, list[np.ndarray]]:
-    """A JPEG of noisy paper with 30 lines of text that lie a little askew, and their outlines."""
-    rng = np.random.default_rng(seed)
-    height, width = DOCUMENT
-    noise = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (7, 7), 2)
-    picture = (noise // 4 + 170).astype(np.uint8)
-    outlines = []
-    for number in range(30):
-        left, top = 40 + (number % 3) * 400, 30 + (number // 3) * 95
-        columns, rows = float(rng.uniform(150, 340)), float(rng.uniform(20, 40))
-        corners = np.asarray([[0, 0], [columns, 0], [columns, rows], [0, rows]]) + np.asarray((left, top))
-        turn = cv2.getRotationMatrix2D((left + columns / 2, top + rows / 2), float(rng.uniform(-6, 6)), 1.0)
-        outlines.append((corners @ turn[:, :2].T + turn[:, 2]).astype(np.float32))
-        text = "evaluation 0123456789 of pages"[: int(columns / 13)]
-        cv2.putText(picture, text, (left, int(top + 0.8 * rows)), cv2.FONT_HERSHEY_SIMPLEX, rows / 32, (30, 30, 30), 2)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes(), outlines
-
-
 def page_evaluation() -> tuple[list[bytes], list[list[np.ndarray]], list[np.ndarray]]:
     """Pages as files, their true outlines, and what a good detector gives for each at the size that both sides use."""
     from ocr_finetune_trainer.geometry import detection_geometry
@@ -353,6 +312,9 @@ def child(arguments: Sequence[str]) -> object:
     kind, *rest = arguments
     if kind == "make":
         return make(rest[0], Path(rest[1]))
+    if kind == "quantization":
+        cv2.setNumThreads(2)
+        return quantization(Path(rest[0]))
     works: Mapping[str, Callable[[], Work]] = {
         "ours": lambda: ours(Path(rest[0])),
         "served": lambda: served(Path(rest[0])),
@@ -374,6 +336,83 @@ def run(*arguments: str, peer: Path | None = None, threads: int = 1) -> Any:
         lines = done.stderr.strip().splitlines()
         return lines[-1] if lines else f"exit code {done.returncode}"
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def quantization(folder: Path) -> dict[str, Any]:
+    """Trains the detector for a while and quantises it with 100 pages; what that costs and brings."""
+    from types import SimpleNamespace
+
+    from ocr_finetune_api.model_table import Kind
+    from ocr_finetune_trainer.data.pictures import decode
+    from ocr_finetune_trainer.evaluation.detection import DetectionMeasurement, measure_detection
+    from ocr_finetune_trainer.evaluation.networks import OnnxNetwork
+    from ocr_finetune_trainer.evaluation.subjects import build_subject
+    from ocr_finetune_trainer.export.exporter import Exporter
+    from ocr_finetune_trainer.export.quantize import quantize_int8
+
+    weights = fit_detector(STEPS)
+    exporter: Any = Exporter(
+        subject=build_subject(DETECTOR, weights, kind=Kind.DETECTION, dictionary=None, note="fitted"),
+        folder=folder, checker=None, metrics={}, max_drop=0.01, tell=lambda _: None,
+    )  # fmt: skip
+    exporter.make_paddle()
+    exporter.make_onnx()
+    geometry = exporter.subject.geometry
+
+    class Pages:
+        """Unseen documents; the first half chooses the layers, the second is what is reported."""
+
+        source_names = ("drawn",)
+
+        def __init__(self, seeds: range) -> None:
+            self._pages = [document(seed) for seed in seeds]
+            self.sizes = np.array([DOCUMENT[::-1]] * len(self._pages), np.int32)
+
+        def __len__(self) -> int:
+            return len(self._pages)
+
+        def __getitem__(self, index: int) -> Any:
+            content, outlines = self._pages[index]
+            return SimpleNamespace(image=content, polygons=outlines, ignored=[False] * len(outlines), source=0,
+                                   width=DOCUMENT[1], height=DOCUMENT[0])  # fmt: skip
+
+    chosen, unseen = Pages(range(2000, 2010)), Pages(range(3000, 3020))
+
+    def hmean(file: Path, pages: Pages) -> float:
+        measured = measure_detection(OnnxNetwork(file, threads=2), pages, geometry=geometry)
+        return float(DetectionMeasurement.scores_of(measured.sums)["hmean"] or 0.0)
+
+    inputs = [
+        geometry.normalization(geometry.resize(decode(document(seed)[0])).picture)[None]
+        for seed in range(4000, 4000 + CALIBRATION)
+    ]
+    before = hmean(exporter.onnx, chosen)
+    result = quantize_int8(
+        exporter.onnx, folder / "int8.onnx", calibration=inputs,
+        drop_of=lambda file: before - hmean(file, chosen), max_drop=0.01,
+    )  # fmt: skip
+    return {
+        "float": hmean(exporter.onnx, unseen),
+        "int8": hmean(folder / "int8.onnx", unseen),
+        "seconds": result.seconds,
+        "ratio": result.ratio,
+        "note": result.note(),
+        "tried": result.tried,
+    }
+
+
+def quantized() -> None:
+    """Prints what int8 costs and brings for a detector that was really trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        figure = run("quantization", folder, threads=2)
+    if isinstance(figure, str):
+        sys.exit(f"quantisation: {figure}")
+    print(
+        f"{DETECTOR}, fitted for {STEPS} steps, int8 with {CALIBRATION} pages of {DOCUMENT[1]} x {DOCUMENT[0]}: "
+        f"{figure['seconds']:.0f} s, {figure['ratio']:.2f} of ONNX's size, hmean on unseen pages "
+        f"{figure['float']:.4f} → {figure['int8']:.4f}"
+    )
+    print(f"  {figure['note']}; tried (layers in float, drop): {figure['tried']}")
 
 
 def formats(name: str) -> None:
@@ -422,17 +461,19 @@ def main() -> None:
     """Prints all figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="a checkout of PaddleOCR")
-    parser.add_argument("--only", nargs="+", choices=("recognition", "detection", "evaluation"))
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(child(arguments.child)))
         return
-    wanted = arguments.only or ("recognition", "detection", "evaluation")
+    wanted = arguments.only or PARTS
     if "recognition" in wanted:
         formats(RECOGNISER)
     if "detection" in wanted:
         formats(DETECTOR)
+    if "quantization" in wanted:
+        quantized()
     if "evaluation" in wanted:
         evaluation(arguments.peer)
 
