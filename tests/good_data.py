@@ -155,7 +155,9 @@ def zipped(folder: Path, target: Path) -> Path:
 
 
 def tarred(folder: Path, target: Path) -> Path:
-    with tarfile.open(target, "w") as archive:
+    """A tar archive, compressed as its name says."""
+    kind = target.suffix.removeprefix(".")
+    with tarfile.open(target, f"w:{kind if kind in ('gz', 'bz2', 'xz') else ''}") as archive:
         archive.add(folder, arcname=".")
     return target
 

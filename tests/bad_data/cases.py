@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -584,6 +585,20 @@ def tar_cut_off(folder):
     path = good.tarred(inside, folder / "data.tar")
     os.truncate(path, 5000)
     return str(path)
+
+
+@case(("data.tar.gz", "cut off"), tolerated=65)
+def compressed_tar_cut_off(folder):
+    inside = good.lines(folder / "inside")
+    path = good.tarred(inside, folder / "data.tar.gz")
+    os.truncate(path, path.stat().st_size // 2)
+    return str(path)
+
+
+@case(("labels.gz", "no tar archive"), tolerated=65)
+def compressed_something_else(folder):
+    (folder / "labels.gz").write_bytes(gzip.compress(b"images/0.png\tbravo\n"))
+    return str(folder / "labels.gz")
 
 
 @case(("claims are mounted on a cluster only",), code=66, tolerated=66)

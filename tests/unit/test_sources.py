@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from functools import partial
@@ -125,6 +126,31 @@ def test_an_object_store_is_mirrored_and_kept_up(tmp_path):
     assert opener(tmp_path).open(Source(uri="memory://bucket/set/train.txt")).list_file == "train.txt"
     with pytest.raises(InputMissingError, match="does not exist"):
         opener(tmp_path).fetch("memory://bucket/nothing")
+
+
+@pytest.mark.parametrize("name", ["data.tar.gz", "data.tar.bz2", "data.tar.xz", "renamed.gz"])
+def test_a_compressed_archive_is_unpacked_once(tmp_path, name):
+    folder = good_data.lines(tmp_path / "data", count=4)
+    packed = good_data.tarred(folder, tmp_path / name)
+    opened = opener(tmp_path).open(Source(uri=str(packed)))
+    assert opened.files.read_text("train.txt") == (folder / "train.txt").read_text()
+    assert opened.files.place("train.txt", 3) == f"{name}!train.txt:3"
+    plain = list((tmp_path / "cache/downloads").glob("*/content.tar"))
+    before = plain[0].stat().st_mtime_ns
+    assert opener(tmp_path).open(Source(uri=str(packed))).files.names() == opened.files.names()
+    assert plain[0].stat().st_mtime_ns == before
+    assert sorted(path.name for path in plain[0].parent.iterdir()) == ["content.tar", "source.json"]
+
+
+def test_a_compressed_archive_that_is_damaged_leaves_nothing(tmp_path):
+    packed = good_data.tarred(good_data.lines(tmp_path / "data"), tmp_path / "data.tar.gz")
+    packed.write_bytes(packed.read_bytes()[:-400])
+    with pytest.raises(DataError, match="data.tar.gz: is cut off or damaged"):
+        opener(tmp_path).open(Source(uri=str(packed)))
+    assert not list((tmp_path / "cache").rglob("*content.tar*"))
+    packed.write_bytes(gzip.compress(b"images/0.png\tword\n"))
+    with pytest.raises(DataError, match="no tar archive inside"):
+        opener(tmp_path).open(Source(uri=str(packed)))
 
 
 def test_credentials_of_the_longest_prefix_are_used(tmp_path):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError, StorageError
+from ocr_finetune_trainer.data.compressed import is_compressed, unpack
 from ocr_finetune_trainer.data.files import Files, open_files
 from ocr_finetune_trainer.data.store import replace_file
 
@@ -99,7 +100,14 @@ class Opener:
             DataError: It is an archive that is damaged.
             ConfigurationError: Its address is of a kind that nothing here can read.
         """
-        files, named = open_files(self.fetch(source.uri))
+        path = self.fetch(source.uri)
+        if not is_compressed(path):
+            files, named = open_files(path)
+        elif self.cache is None:
+            raise ConfigurationError(f"{source.uri}: is compressed, and there is no cache to unpack it in")
+        else:
+            files, named = open_files(unpack(path, folder=self.cache / DOWNLOADS))
+            files.label = path.name
         return Opened(files=files, list_file=source.list_file or named)
 
     def fetch(self, uri: str) -> Path:
