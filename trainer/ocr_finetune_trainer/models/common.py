@@ -44,6 +44,15 @@ def batch_norm(channels: int) -> nn.BatchNorm2D:
     return nn.BatchNorm2D(channels, weight_attr=undecayed(), bias_attr=undecayed())
 
 
+def relu(x: Tensor) -> Tensor:
+    """The rectifier, written over its input: no copy is made, nor kept for the way back.
+
+    Only for what no gradient needs again, such as the output of a normalisation or a sum. An exported graph has the
+    plain operator, for which paddle2onnx has a translation.
+    """
+    return nn.functional.relu_(x) if paddle.in_dynamic_mode() else nn.functional.relu(x)
+
+
 class ConvNorm(nn.Layer):
     """Convolution, batch normalisation and, if given, an activation; parameters `conv.*` and `bn.*`.
 
@@ -108,5 +117,5 @@ class SqueezeExcite(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), each channel scaled by a weight in [0, 1] that the whole picture decides."""
-        weight = nn.functional.relu(self.conv1(self.pool(x)))
+        weight = relu(self.conv1(self.pool(x)))
         return x * nn.functional.hardsigmoid(self.conv2(weight), slope=self.slope)

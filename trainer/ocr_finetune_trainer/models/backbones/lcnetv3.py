@@ -71,7 +71,9 @@ class LearnableAffine(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, kept."""
-        return self.scale * x + self.bias
+        scaled = self.scale * x
+        # no gradient needs the product again, so it need not stay beside the sum
+        return scaled.add_(self.bias) if paddle.in_dynamic_mode() else scaled + self.bias
 
 
 class AffineActivation(nn.Layer):

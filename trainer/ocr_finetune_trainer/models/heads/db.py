@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import paddle
 from paddle import nn
 
-from ocr_finetune_trainer.models.common import ConvNorm
+from ocr_finetune_trainer.models.common import ConvNorm, relu
 from ocr_finetune_trainer.models.necks.fpn import upsample
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class MapBranch(nn.Layer):
         Returns:
             The map (N, 1, 4H, 4W), float32 in [0, 1], and the features (N, in_channels / 4, 2H, 2W) it was made from.
         """
-        x = nn.functional.relu(self.conv_bn1(self.conv1(x)))
-        features = nn.functional.relu(self.conv_bn2(self.conv2(x)))
+        x = relu(self.conv_bn1(self.conv1(x)))
+        features = relu(self.conv_bn2(self.conv2(x)))
         # Under mixed precision the map itself stays in float32: a step of slope 50 has no room in 16 bits.
         return nn.functional.sigmoid(self.conv3(features).astype("float32")), features
 
