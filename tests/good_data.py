@@ -58,6 +58,28 @@ def pages(folder: Path, *, count: int = 6, name: str = "label.txt") -> Path:
     return folder
 
 
+def paddlex_lines(folder: Path) -> Path:
+    """PaddleX's `text_rec`: two lists, and the dictionary of both."""
+    lines(folder)
+    rows = (folder / "train.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "train.txt").write_text("".join(rows[:9]), encoding="utf-8")
+    (folder / "val.txt").write_text("".join(rows[9:]), encoding="utf-8")
+    characters = sorted(set("".join(WORDS)))
+    (folder / "dict.txt").write_text("".join(f"{character}\n" for character in characters), encoding="utf-8")
+    return folder
+
+
+def paddlex_pages(folder: Path, *, count: int = 6) -> Path:
+    """PaddleX's `text_det`."""
+    rows = []
+    for number in range(count):
+        save(folder / "images" / f"{number}.png", picture(800 + number, height=120, width=160))
+        rows.append(f"images/{number}.png\t{json.dumps([box(WORDS[number])])}\n")
+    (folder / "train.txt").write_text("".join(rows[:4]), encoding="utf-8")
+    (folder / "val.txt").write_text("".join(rows[4:]), encoding="utf-8")
+    return folder
+
+
 def char_folders(folder: Path, *, each: int = 4) -> Path:
     """Single characters by id, with both tables."""
     rows = []

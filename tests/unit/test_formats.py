@@ -23,6 +23,8 @@ LAYOUTS = {
     "char-folders": (good_data.char_folders, 12),
     "ppocr": (good_data.lines, 12),
     "ppocrlabel": (good_data.ppocrlabel, 6),
+    "paddlex": (good_data.paddlex_lines, 12),
+    "paddlex: pages": (good_data.paddlex_pages, 6),
     "icdar2015": (good_data.icdar, 6),
     "coco": (good_data.coco, 6),
     "ccpd": (good_data.ccpd, 6),
@@ -50,7 +52,7 @@ def content(records: list[Record]) -> list[tuple]:
 def test_each_layout_is_recognised_and_read(name, tmp_path):
     make, count = LAYOUTS[name]
     found, records, problems = read(make(tmp_path / "data"))
-    assert (found, len(records), problems) == (name, count, [])
+    assert (found, len(records), problems) == (name.partition(":")[0], count, [])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -60,7 +62,7 @@ def test_archives_are_read_in_place(name, pack, tmp_path):
         pytest.skip("a database is one file already, and needs to be mapped")
     make, count = LAYOUTS[name]
     found, records, problems = read(pack(make(tmp_path / "data"), tmp_path / f"packed.{pack.__name__[:3]}"))
-    assert (found, len(records), problems) == (name, count, [])
+    assert (found, len(records), problems) == (name.partition(":")[0], count, [])
 
 
 @pytest.mark.parametrize("target", [format_.value for format_ in WRITERS])
@@ -143,6 +145,14 @@ def test_names_of_lists_say_the_split(tmp_path):
     assert sorted({(r.place.split(":")[0], r.split) for r in records}) == [
         ("rec_gt_test.txt", "test"), ("rec_gt_train.txt", "train"), ("val_list.txt", "validation"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [good_data.paddlex_lines, good_data.paddlex_pages])
+def test_the_lists_of_paddlex_say_the_split(make, tmp_path):
+    pages = make is good_data.paddlex_pages
+    _, records, _ = read(make(tmp_path), kind=Kind.DETECTION if pages else Kind.RECOGNITION)
+    splits = [r.split for r in records]
+    assert (splits.count("train"), splits.count("validation")) == ((4, 2) if pages else (9, 3))
 
 
 def test_crops_of_one_page_belong_together(tmp_path):
