@@ -26,6 +26,18 @@ def test_it_is_evaluated_before_the_first_step_and_at_the_end(zygote, make_job):
     assert outcome.values["metrics"]["base"]["value"] == job.events("evaluated")[0]["accuracy"]
 
 
+def test_the_best_is_chosen_by_the_metric_that_the_manifest_names(zygote, make_job):
+    job = make_job(evaluate={"every": "1 epoch"})
+    job.evaluation = {"metric": "characterErrorRate"}
+    code, outcome, started = run(zygote, job)
+    assert code == 0, started.text
+    rates = {event["step"]: event["characterErrorRate"] for event in job.events("evaluated")}
+    best = outcome.values["metrics"]["best"]
+    assert best["metric"] == "characterErrorRate"
+    assert best["value"] == min(rates.values())
+    assert checkpoint.load_best(job.workspace).manifest.metric == best["value"]
+
+
 def test_early_stopping_target_and_budget(zygote, make_job):
     every = {"every": "1 steps"}
     cases = {

@@ -94,6 +94,7 @@ class Job:
     training: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
     distributed: dict[str, Any] = field(default_factory=lambda: {"device": "cpu"})
+    evaluation: dict[str, Any] = field(default_factory=dict)
     name: str = "digits"
     attempt: int = 0
 
@@ -111,6 +112,7 @@ class Job:
                     "dataset": {"train": [{"uri": "digits"}]},
                     "training": self.training,
                     "distributed": self.distributed,
+                    "evaluation": self.evaluation,
                 },
                 "attempt": self.attempt,
                 "device": "cpu",

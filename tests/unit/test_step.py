@@ -12,9 +12,12 @@ from paddle import nn
 from ocr_finetune_trainer import losses, models
 from ocr_finetune_trainer.dictionary import targets
 from ocr_finetune_trainer.geometry import recognition_geometry
+from ocr_finetune_trainer.training.average import Average
+from ocr_finetune_trainer.training.checkpoint import Manifest
 from ocr_finetune_trainer.training.choices import Settings
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
 from ocr_finetune_trainer.training.ranks import Ranks
+from ocr_finetune_trainer.training.saver import TrainingState
 from ocr_finetune_trainer.training.step import Forward, TrainStep
 
 NAME = "MobileNetV3_small_ctc"
@@ -120,3 +123,15 @@ def test_synchronised_norms_keep_the_names_of_a_checkpoint_and_do_not_decay():
     assert any(isinstance(layer, nn.SyncBatchNorm) for layer in synchronised.sublayers())
     assert list(synchronised.state_dict()) == names
     assert {p.name: p.decays for p in trainable(synchronised)} == decays
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_is_measured_is_the_average_where_there_is_one(averaged, tmp_path):
+    model, step = make(SETTINGS)
+    average = Average(models.build(NAME, characters=10, guided=False), of=model, decay=0.9) if averaged else None
+    state = TrainingState(
+        model=model, average=average, optimizer=step._optimizer, scale=step.scale,
+        ranks=Ranks(rank=0, world=1, local_rank=0), folder=tmp_path, writer=None, manifest=Manifest(step=0),
+    )  # fmt: skip
+    with state.measured() as measured:
+        assert measured is (average.model if average else model)

@@ -132,6 +132,8 @@ class TrainStep:
         self._seed = seed
         self._most_pixels = most_pixels
         self.scale = LossScale(enabled=settings.precision == "fp16")
+        # At this level Paddle keeps parameters in float32, and computes layer norms, softmax and sums in it; batch norms
+        # take what the convolution gave, with parameters, statistics and sums in float32.
         self._amp: dict[str, Any] = (
             {}
             if settings.precision == "fp32"
