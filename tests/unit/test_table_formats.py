@@ -155,6 +155,16 @@ def test_broken_html_is_named(html: str, says: str, at: int) -> None:
     assert caught.value.line == at
 
 
+def test_a_wrong_table_in_a_html_file_is_named_with_the_line_of_its_cell(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.html").write_text("<table>\n<tr><td>a</td></tr>\n<tr>\n<td rowspan=3>b</td></tr></table>")
+    picture(tmp_path / "b.png")
+    (tmp_path / "b.html").write_text("<html>\n<table></table></html>")
+    _, records, problems = read(tmp_path)
+    assert records == []
+    assert [(p.kind, p.place) for p in problems] == [("span-over-edge", "a.html:4"), ("empty-structure", "b.html:2")]
+
+
 def test_the_grid_of_spans() -> None:
     tokens = split_structure(
         '<thead><tr><td rowspan="2"></td><td colspan="2"></td></tr><tr><td></td><td></td></tr></thead>'

@@ -87,7 +87,7 @@ class TableGeometry:
 
 _OF_MODEL = {
     "SLANet": TableGeometry(),
-    "SLANet_small": TableGeometry(side=192),
+    "SLANet_small": TableGeometry(side=160),
     "SLANet_plus": TableGeometry(box_numbers=8, padded_frame=True, vocabulary=vocabulary_for("SLANet_plus")),
 }
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ocr_finetune_trainer.models.table import TableModel
+from ocr_finetune_trainer.models.table import SLANetModel
 
 if TYPE_CHECKING:
     from ocr_finetune_trainer.losses import Loss
 
 
-def build(*, characters: int, guided: bool) -> TableModel:  # noqa: ARG001 - the vocabulary is fixed, no branch is guided
+def build(*, characters: int, guided: bool) -> SLANetModel:  # noqa: ARG001 - the vocabulary is fixed, no branch is guided
     """Builds the model; input (N, 3, 488, 488)."""
-    return TableModel(classes=30, box_numbers=4)
+    return SLANetModel(classes=30, box_numbers=4)
 
 
 def build_loss(*, guided: bool) -> Loss:  # noqa: ARG001 - there is no guided branch

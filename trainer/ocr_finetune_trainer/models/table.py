@@ -1,7 +1,8 @@
-"""SLANet (https://arxiv.org/abs/2210.05391): what its two variants share, backbone to head."""
+"""Table models: what all of them do, and SLANet (https://arxiv.org/abs/2210.05391), which has two variants."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -16,33 +17,28 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
+    from ocr_finetune_trainer.models.heads.greedy import GreedyHead
+
 
 class TableModel(nn.Layer):
-    """Table structure recognition; parameters `backbone.*`, `neck.*`, `head.*`.
+    """Table structure recognition.
 
     Args:
-        classes: Structure tokens with start and end.
-        box_numbers: Numbers of a cell's box, 4 or 8.
-        scale: Multiplier of the backbone's widths.
-        level: Which of the neck's maps the decoder reads: 3 is at 1/32 of the picture's size, 2 at 1/16.
+        head: Reads tokens and boxes from what `features` gives.
     """
 
-    def __init__(self, *, classes: int, box_numbers: int, scale: float = 1.0, level: int = 3) -> None:
+    def __init__(self, head: GreedyHead) -> None:
         super().__init__()
-        self.level = level
-        self.backbone = PPLCNet(scale=scale)
-        self.neck = CSPPAN(self.backbone.out_channels, out_channels=96)
-        self.head = SLAHead(self.neck.out_channels, classes=classes, box_numbers=box_numbers)
+        self.head = head
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads of pictures (N, 3, H, W)."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Pictures (N, 3, H, W) to `loc_preds` (N, steps, box_numbers) and `structure_probs` (N, steps, classes)."""
         outputs: dict[str, Tensor] = self.head(self.features(x))
         return outputs
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the decoder reads of pictures (N, 3, H, W): (N, C, h, w)."""
-        found: Tensor = self.neck(self.backbone(x))[self.level]
-        return found
 
     def train_forward(self, x: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """Decodes with the true tokens.
@@ -61,6 +57,27 @@ class TableModel(nn.Layer):
         features = self.features(x)
         outputs: dict[str, Any] = self.head.teach(features, structure=batch["structure"].astype("int64"), steps=steps)
         return outputs
+
+
+class SLANetModel(TableModel):
+    """SLANet's parts; parameters `backbone.*`, `neck.*`, `head.*`.
+
+    Args:
+        classes: Structure tokens with start and end.
+        box_numbers: Numbers of a cell's box, 4 or 8.
+    """
+
+    def __init__(self, *, classes: int, box_numbers: int) -> None:
+        backbone = PPLCNet(scale=1.0)
+        neck = CSPPAN(backbone.out_channels, out_channels=96)
+        super().__init__(SLAHead(neck.out_channels, classes=classes, box_numbers=box_numbers))
+        self.backbone = backbone
+        self.neck = neck
+
+    def features(self, x: Tensor) -> Tensor:
+        """The coarsest map of pictures (N, 3, H, W): (N, C, H/32, W/32)."""
+        found: Tensor = self.neck(self.backbone(x))[-1]
+        return found
 
 
 class ServedTable(nn.Layer):

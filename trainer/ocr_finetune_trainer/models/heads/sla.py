@@ -14,6 +14,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ocr_finetune_trainer.models.heads.greedy import GreedyHead
+
 if TYPE_CHECKING:
     from paddle import Tensor
 
@@ -70,7 +72,7 @@ class _AttentionCell(nn.Layer):
         return (state - candidate) * update + candidate
 
 
-class SLAHead(nn.Layer):
+class SLAHead(GreedyHead):
     """Structure and location of SLANet.
 
     Args:
@@ -81,17 +83,22 @@ class SLAHead(nn.Layer):
     """
 
     def __init__(self, in_channels: int, *, classes: int, box_numbers: int, max_text_length: int = 500) -> None:
-        super().__init__()
-        self.classes = classes
-        self.box_numbers = box_numbers
-        self.max_text_length = max_text_length
+        super().__init__(hidden=_HIDDEN, classes=classes, box_numbers=box_numbers, max_text_length=max_text_length)
         self.structure_attention_cell = _AttentionCell(in_channels, _HIDDEN, classes)
         self.structure_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, classes))
         self.loc_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, box_numbers), nn.Sigmoid())
 
-    def _sequence(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature map (N, in_channels, H, W) as a sequence (N, T, in_channels), and projected (N, T, hidden)."""
         sequence = features.flatten(2).transpose([0, 2, 1])
         return sequence, self.structure_attention_cell.i2h(sequence)
+
+    def step(self, state: Tensor, token: Tensor, seen: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The next state, which is also what was found."""
+        sequence, projected = seen
+        cell = self.structure_attention_cell
+        state = cell(state, features=sequence, projected=projected, token_gates=cell.token_gates(token))
+        return state, state
 
     def teach(self, features: Tensor, *, structure: Tensor, steps: int) -> dict[str, Tensor]:
         """Decodes with the true tokens as input.
@@ -104,7 +111,7 @@ class SLAHead(nn.Layer):
         Returns:
             `structure_probs`: logits (N, steps, classes); `loc_preds`: boxes in [0, 1], (N, steps, box_numbers).
         """
-        sequence, projected = self._sequence(features)
+        sequence, projected = self.look(features)
         gates = self.structure_attention_cell.token_gates(structure[:, :steps]).unbind(axis=1)
         state = paddle.zeros([features.shape[0], _HIDDEN], dtype=sequence.dtype)
         states = []
@@ -115,73 +122,3 @@ class SLAHead(nn.Layer):
             states.append(state)
         stacked = paddle.stack(states, axis=1)
         return {"structure_probs": self.structure_generator(stacked), "loc_preds": self.loc_generator(stacked)}
-
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Decodes greedily until every sample of the batch has ended, or the limit is reached.
-
-        Args:
-            features: (N, in_channels, H, W).
-
-        Returns:
-            `loc_preds`: boxes in [0, 1], (N, steps, box_numbers); `structure_probs`: probabilities (N, steps, classes).
-            `paddleocr` reads an export's outputs in this order.
-        """
-        sequence, projected = self._sequence(features)
-        decode = self._decode if paddle.in_dynamic_mode() else self._decode_in_graph
-        logits, boxes = decode(sequence, projected)
-        return {"loc_preds": boxes, "structure_probs": F.softmax(logits, axis=-1)}
-
-    def _step(self, state: Tensor, token: Tensor, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        cell = self.structure_attention_cell
-        state = cell(state, features=sequence, projected=projected, token_gates=cell.token_gates(token))
-        return state, self.structure_generator(state)
-
-    def _decode(self, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        samples = sequence.shape[0]
-        state = paddle.zeros([samples, _HIDDEN], dtype=sequence.dtype)
-        token = paddle.zeros([samples], dtype="int64")
-        ended = paddle.zeros([samples], dtype="bool")
-        states, logits = [], []
-        for _ in range(self.max_text_length + 1):
-            state, scores = self._step(state, token, sequence, projected)
-            states.append(state)
-            logits.append(scores)
-            token = scores.argmax(axis=1)
-            ended = paddle.logical_or(ended, token == self.classes - 1)
-            if bool(ended.all()):
-                break
-        return paddle.stack(logits, axis=1), self.loc_generator(paddle.stack(states, axis=1))
-
-    def _decode_in_graph(self, sequence: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as a loop of the graph, for export: fixed buffers, cut at the step where the loop ended."""
-        limit = self.max_text_length + 1
-        samples = paddle.shape(sequence)[0]
-        state = paddle.zeros([samples, _HIDDEN], dtype="float32")
-        token = paddle.zeros([samples], dtype="int64")
-        ended = paddle.zeros([samples], dtype="int32")
-        logits = paddle.zeros([samples, limit, self.classes], dtype="float32")
-        boxes = paddle.zeros([samples, limit, self.box_numbers], dtype="float32")
-        step = paddle.zeros([1], dtype="int64")
-
-        def going_on(step: Tensor, state: Tensor, token: Tensor, ended: Tensor, *_: Tensor) -> Tensor:
-            del state, token
-            return paddle.logical_and(step < limit, ended.min(keepdim=True) < 1)
-
-        def advance(  # noqa: PLR0917 - the graph's loop passes its variables by position
-            step: Tensor, state: Tensor, token: Tensor, ended: Tensor, logits: Tensor, boxes: Tensor
-        ) -> list[Tensor]:
-            state, scores = self._step(state, token, sequence, projected)
-            token = scores.argmax(axis=1)
-            ended = paddle.maximum(ended, (token == self.classes - 1).astype("int32"))
-            here = (paddle.arange(limit, dtype="int64") == step).astype("float32").reshape([1, limit, 1])
-            logits = logits + here * scores.unsqueeze(1)
-            boxes = boxes + here * self.loc_generator(state).unsqueeze(1)
-            return [step + 1, state, token, ended, logits, boxes]
-
-        step, _, _, _, logits, boxes = paddle.static.nn.while_loop(
-            going_on, advance, [step, state, token, ended, logits, boxes]
-        )
-        return (
-            paddle.slice(logits, axes=[1], starts=[0], ends=step),
-            paddle.slice(boxes, axes=[1], starts=[0], ends=step),
-        )

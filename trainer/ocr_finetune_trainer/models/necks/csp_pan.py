@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from ocr_finetune_trainer.models.common import ConvNorm, batch_norm
+from ocr_finetune_trainer.models.necks.fpn import upsample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,8 @@ class CSPPAN(nn.Layer):
         inner = [lateral[-1]]
         for index, block in enumerate(self.top_down_blocks):
             fine = lateral[-2 - index]
-            coarse = nn.functional.interpolate(inner[0], size=fine.shape[2:4], mode="nearest")
+            # The finer map is twice as large, or one less where halving rounded up: nearest neighbours either way.
+            coarse = upsample(inner[0], 2)[:, :, : fine.shape[2], : fine.shape[3]]
             inner.insert(0, block(paddle.concat([coarse, fine], axis=1)))
         outs = [inner[0]]
         for index, block in enumerate(self.bottom_up_blocks):
