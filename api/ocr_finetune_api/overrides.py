@@ -354,22 +354,22 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     try:
         written = values(config)
     except ValueError as error:
-        return [f"config: {error}"]
+        return [str(error)]
     found = []
     for key, value in written.items():
         readers = [override for override in OVERRIDES if override.key == key]
         if not readers:
-            found.append(f"config: {key} {_why_not(key)}")
+            found.append(f"{key} {_why_not(key)}")
             continue
         try:
             readers[0].read(value)
         except ValueError as error:
-            found.append(f"config: {key}: {error}; it holds {readers[0].allowed}")
+            found.append(f"{key}: {error}; it holds {readers[0].allowed}")
     low, high = (
         written.get(f"{_TRANSFORMS}.MakeBorderMap.thresh_{name}", d) for name, d in (("min", 0.3), ("max", 0.7))
     )
     if not found and low >= high:
-        found.append(f"config: {_TRANSFORMS}.MakeBorderMap: thresh_min {low} must be below thresh_max {high}")
+        found.append(f"{_TRANSFORMS}.MakeBorderMap: thresh_min {low} must be below thresh_max {high}")
     return found
 
 
@@ -388,13 +388,13 @@ def problems_for(config: Mapping[str, Any], info: ModelInfo, *, guided: bool, au
         mine = next((override for override in readers if override.kind is info.kind), None)
         if mine is None:
             kinds = " and ".join(dict.fromkeys(override.kind.value for override in readers))
-            found.append(f"training.config: {key} is for {kinds} models; {info.name} is a {info.kind} model")
+            found.append(f"{key} is for {kinds} models; {info.name} is a {info.kind} model")
         elif mine.guided and not guided:
-            found.append(f"training.config: {key} needs the guided branch; write model.guidance: keep, or remove it")
+            found.append(f"{key} needs the guided branch; write model.guidance: keep, or remove it")
         elif mine.part in (Part.PAGES, Part.LINES) and not augmented:
-            found.append(f"training.config: {key} changes nothing with training.augmentation: none; remove one of them")
+            found.append(f"{key} changes nothing with training.augmentation: none; remove one of them")
         elif key in _NOT_V6 and info.name.startswith("PP-OCRv6"):
-            found.append(f"training.config: {key} is not part of the loss of {info.name}")
+            found.append(f"{key} is not part of the loss of {info.name}")
     return found
 
 

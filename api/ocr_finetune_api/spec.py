@@ -380,7 +380,9 @@ class TrainingSpec(ApiModel):
             problems.append(f"learningRate: {self.learning_rate} is not above 0 and at most 1")
         if self.ema != "auto" and not 0 <= self.ema < 1:
             problems.append(f"ema: {self.ema} is not at least 0 and below 1")
-        problems += overrides.problems(self.config)
+        wrong = overrides.problems(self.config)
+        if wrong:
+            problems.append(f"config: {'; '.join(wrong)}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -651,5 +653,5 @@ class OCRFineTuneSpec(ApiModel):
             augmented=self.training.augmentation != "none",
         )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(f"training.config: {'; '.join(problems)}")
         return self

@@ -12,6 +12,8 @@ from trained_detector import pages
 from trained_run import digits
 
 from ocr_finetune_api import overrides
+from ocr_finetune_api.exit_codes import ConfigurationError
+from ocr_finetune_api.manifest import parse
 from ocr_finetune_api.model_table import TABLE, Kind
 from ocr_finetune_api.overrides import OVERRIDES, TWINS, Part
 from ocr_finetune_api.spec import OCRFineTuneSpec
@@ -336,6 +338,27 @@ def test_moments_decay_as_asked() -> None:
     for key, value in (("beta1", 0.1), ("beta2", 0.5), ("epsilon", 1.0)):
         found = overrides.settings({f"Optimizer.{key}": value}, Part.OPTIMIZER, Kind.DETECTION)
         assert after_two_steps(**found) != pytest.approx(plain)
+
+
+def test_a_manifest_tells_all_of_it_with_its_line() -> None:
+    manifest = """\
+apiVersion: ocrfinetune.dev/v1alpha1
+kind: OCRFineTune
+metadata: {name: pages}
+spec:
+  model: {name: DB_mv3, pretrained: none}
+  dataset: {train: [{uri: x}]}
+  training:
+    config:
+      Global: {epoch_num: 3}
+      Loss: {aplha: 3}
+"""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(manifest, file="f.yaml")
+    assert caught.value.exit_code == 78
+    (problem,) = caught.value.problems
+    assert problem.startswith("f.yaml:8: spec.training.config: Global.epoch_num has a field of its own")
+    assert problem.endswith("write training.epochs; Loss.aplha is no expert setting; did you mean Loss.alpha?")
 
 
 def test_every_key_is_for_a_kind_that_exists() -> None:
