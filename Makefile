@@ -43,7 +43,7 @@ test: .venv/dev lint types docs ## Lint, types and all tests but the whole clust
 test-quick: .venv/dev ## Tests that need neither training nor a control plane
 	@$(BIN)/python -m pytest tests/unit
 
-chaos: .venv/dev ## Kills, stops and starves trainings a thousand times; takes hours
+chaos: .venv/dev ## Kills, stops and starves trainings a thousand times; takes an hour
 	@$(BIN)/python tests/training/chaos.py --count 1000
 
 bench: .venv/dev ## Prints every figure that needs no other project's checkout; takes an hour
