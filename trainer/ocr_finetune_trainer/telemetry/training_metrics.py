@@ -54,6 +54,12 @@ class TrainingMetrics:
         self._source_loss = Gauge(
             "ocrft_train_source_loss", "The loss by source of the samples.", ["rank", "source"], registry=registry
         )
+        self._source_samples = Counter(
+            "ocrft_train_source_samples",
+            "Samples trained by this process, by source: their rates are the mix of the sources.",
+            ["rank", "source"],
+            registry=registry,
+        )
         self._validation = Gauge(
             "ocrft_validation", "Figures on the validation set.", ["rank", "metric"], registry=registry
         )
@@ -93,6 +99,11 @@ class TrainingMetrics:
         self._stale.set(stale)
         for name, value in numbers.items():
             self._validation.labels(self._rank, name).set(value)
+
+    def drawn(self, samples: Mapping[str, int]) -> None:
+        """So many samples of each source were in a step."""
+        for name, count in samples.items():
+            self._source_samples.labels(self._rank, name).inc(count)
 
     def by_source(self, losses: Mapping[str, float]) -> None:
         """The loss of each source is known."""

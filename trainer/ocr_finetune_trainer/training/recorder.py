@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ocr_finetune_trainer.telemetry import memory
 from ocr_finetune_trainer.telemetry.trackers import Tracker
 from ocr_finetune_trainer.telemetry.training_metrics import TrainingMetrics
@@ -111,6 +113,9 @@ class Recorder:
         self.metrics.stepped(
             samples=len(batch["index"]), rate=rate, step=progress.step, epoch=progress.step / self.steps_per_epoch
         )
+        if self.sources:
+            counts = np.bincount(batch["source"], minlength=len(self.sources)).tolist()
+            self.metrics.drawn(dict(zip(self.sources, counts, strict=True)))
         if time.monotonic() - self._memory_seen >= _MEMORY_EVERY:
             self._memory_seen = time.monotonic()
             self.metrics.memory(memory.usage())
