@@ -80,6 +80,7 @@ def test_a_detector_learns_from_pages_and_is_served(pages: Path, tmp_path: Path,
                 "learningRate": 0.002,
                 "evaluate": {"every": "4 epochs"},
                 "ema": 0,
+                "config": {"PostProcess": {"max_candidates": 900}},
             },
             "distributed": {"device": "cpu"},
             "evaluation": {"gate": {"metric": "hmean", "min": 0.9}},
@@ -93,6 +94,9 @@ def test_a_detector_learns_from_pages_and_is_served(pages: Path, tmp_path: Path,
     assert result is not None
     assert result.metrics["best"]["hmean"] >= 0.9
     assert result.metrics["base"]["hmean"] < 0.5
+
+    served_with = yaml.safe_load((workspace.export / "paddle" / "inference.yml").read_text(encoding="utf-8"))
+    assert served_with["PostProcess"]["max_candidates"] == 900
 
     pictures = [str(pages / f"test_{index}.png") for index in range(4)]
     served = subprocess.run(
