@@ -302,3 +302,25 @@ def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
     assert all(after[path] == stamp for path, stamp in before.items())
     result = results.read(tmp_path / "workspace/run-00000000/results/prepare.json")
     assert sum(result.details["counts"].values()) == 600 * 62
+
+
+def test_runs_that_prepare_the_same_data_at_once_do_not_disturb_each_other(tmp_path):
+    """Two nodes, one shared file system: each shard is whole under its name at any time, whoever wrote it."""
+    good_data.lines(tmp_path / "data", count=60)
+    processes = []
+    for name in ("first", "second", "third"):
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(config_of(tmp_path / "data", run=name).to_yaml())
+        command = [sys.executable, "-m", "ocr_finetune_trainer.cli", "stage", "prepare", "--config", str(config),
+                   "--workspace", str(tmp_path / "workspace")]  # fmt: skip
+        environment = {**os.environ, "OCRFT_PREPARE_WORKERS": "1", "OCRFT_METRICS_PORT": "0"}
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()
+    made = [sets(Workspace(tmp_path / "workspace", f"{name}-00000000")) for name in ("first", "second", "third")]
+    assert [data["train"].content_hash for data in made] == [made[0]["train"].content_hash] * 3
+    assert len({data["train"].image(0) for data in made}) == 1
+    shards = tmp_path / "workspace/.cache/shards"
+    assert len(list(shards.glob("*.index.arrow"))) == 1
+    assert not list(shards.glob(".*")), "nothing half written is left"
