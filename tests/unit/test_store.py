@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import paddle
 import pytest
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError
 from ocr_finetune_api.model_table import TABLE
 from ocr_finetune_api.workspace import Workspace
+from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.dictionary import Dictionary
 from ocr_finetune_trainer.models.library import Library
 from ocr_finetune_trainer.models.store import load_prepared, obtain, official_dictionary
@@ -89,6 +91,25 @@ def test_ones_own_weights_find_their_dictionary_beside_them(
     else:
         (tmp_path / "own" / beside).write_text("x\ny\n")
     assert _obtain(str(tmp_path / "own" / "w.pdparams"), workspace, library) == dictionary
+
+
+def test_weights_in_object_storage_come_with_their_dictionary(
+    workspace: Workspace, library: Library, tmp_path: Path
+) -> None:
+    store = fsspec.filesystem("memory")
+    _weights(tmp_path / "w.pdparams", 3)
+    store.pipe({"/models/w.pdparams": (tmp_path / "w.pdparams").read_bytes(), "/models/w.txt": b"x\ny\n"})
+    opener = Opener(cache=tmp_path / "cache")
+    found = obtain(
+        NAME, "memory://models/w.pdparams", workspace=workspace, best_of=_nothing, library=library, fetch=opener.fetch
+    )
+    assert found.dictionary == Dictionary(("x", "y"), use_space=False)
+    assert load_prepared(workspace.weights)[0]["head.fc.bias"].shape == (3,)
+    with pytest.raises(InputMissingError, match="does not exist"):
+        obtain(
+            NAME, "memory://models/no.pdparams", workspace=workspace, best_of=_nothing, library=library,
+            fetch=opener.fetch,
+        )  # fmt: skip
 
 
 def test_weights_of_an_unknown_dictionary_are_refused(workspace: Workspace, library: Library, tmp_path: Path) -> None:

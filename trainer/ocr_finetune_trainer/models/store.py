@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from ocr_finetune_trainer.models.weights import LoadReport
 
 Arrays = Mapping[str, NDArray[Any]]
+Fetch = Callable[[str], Path]
 
 _WEIGHTS = "weights"  # .pdparams or .safetensors
 _DICTIONARY = "dictionary.txt"
 _SOURCE = "source.json"
-_HEADS = ("head.ctc_head.fc.bias", "head.fc.bias")
+_HEADS = ("head.ctc_head.fc.bias", "head.ctc_head.fc2.bias", "head.fc.bias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ def obtain(
     workspace: Workspace,
     best_of: Callable[[Workspace], Arrays],
     library: Library | None = None,
+    fetch: Fetch | None = None,
     progress: Progress | None = None,
 ) -> Pretrained | None:
     """Finds, checks and lays down the weights that a run starts from.
@@ -75,6 +77,7 @@ def obtain(
         workspace: The run's files; `weights/` in them is replaced.
         best_of: Reads the weights of another run's best checkpoint.
         library: The official weights; None takes what the environment and the workspace's cache say.
+        fetch: Copies a file of object storage (s3, gs, oss) here; None can't.
         progress: Is told how far a download is.
 
     Returns:
@@ -98,7 +101,8 @@ def obtain(
         elif pretrained == "official":
             file, dictionary = _official(shelf.pull(name, progress=progress), aside)
         else:
-            file, dictionary = _own(name, pretrained, aside, library=shelf, progress=progress, reads=reads)
+            own = _Own(uri=pretrained, aside=aside, fetch=fetch, progress=progress)
+            file, dictionary = _own(name, own, library=shelf, reads=reads)
         result = Pretrained(weights=file, dictionary=dictionary, source=pretrained, sha256=sha256_of(file))
         _lay_down(result, aside, workspace.weights, of=name)
     return Pretrained(
@@ -219,53 +223,61 @@ def _of_run(
     return file, dictionary
 
 
-def _own(
-    name: str, uri: str, aside: Path, *, library: Library, progress: Progress | None, reads: bool
-) -> tuple[Path, Dictionary | None]:
-    path = local_path(uri)
-    if path is None:
-        path = _fetched(uri, aside, progress)
-    elif not path.is_file():
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """A file of one's own, and how it and its neighbours come here."""
+
+    uri: str
+    aside: Path
+    fetch: Fetch | None
+    progress: Progress | None
+
+    @property
+    def is_local(self) -> bool:
+        return local_path(self.uri) is not None
+
+    def get(self, uri: str, name: str, *, attempts: int = 5) -> Path:
+        """A path with the content of an address, called `name` where it has to be copied."""
+        path = local_path(uri)
+        if path is not None:
+            return path
+        target = self.aside / name
+        if urlsplit(uri).scheme in ("http", "https"):
+            tell = self.progress
+            download(uri, target, attempts=attempts, progress=tell and (lambda at, of: tell(target.name, at, of)))
+            return target
+        if self.fetch is None:
+            raise ConfigurationError(
+                f"model.pretrained: {uri}: weights can't be read from addresses of this kind",
+                hint="write a path, or an address that begins with file://, pvc://, http://, https://, s3://, gs:// or oss://",
+            )
+        return _placed(self.fetch(uri), self.aside, name=name)
+
+
+def _own(name: str, own: _Own, *, library: Library, reads: bool) -> tuple[Path, Dictionary | None]:
+    suffix = Path(unquote(urlsplit(own.uri).path)).suffix or ".pdparams"
+    path = own.get(own.uri, f"{_WEIGHTS}{suffix}")
+    if not path.is_file():
         raise InputMissingError(f"model.pretrained: {path}: there is no such file")
     arrays = read_weights(path)
-    file = path if path.parent == aside else _placed(path, aside)
-    if not reads:
+    file = _placed(path, own.aside) if own.is_local else path
+    classes = classes_of(arrays) if reads else None
+    if classes is None:  # no reader, or a backbone alone: there are no characters to carry over
         return file, None
-    classes = classes_of(arrays)
-    if classes is None:  # a backbone alone: there are no characters to carry over
-        return file, None
-    return file, _dictionary_beside(name, uri, path, classes=classes, aside=aside, library=library)
+    return file, _dictionary_beside(name, own, classes=classes, library=library)
 
 
-def _fetched(uri: str, aside: Path, progress: Progress | None) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        raise ConfigurationError(
-            f"model.pretrained: {uri}: weights can't be read from addresses of this kind",
-            hint="write a path, or an address that begins with file://, pvc://, http:// or https://",
-        )
-    suffix = Path(unquote(parts.path)).suffix or ".pdparams"
-    file = aside / f"{_WEIGHTS}{suffix}"
-    download(uri, file, progress=None if progress is None else lambda at, of: progress(file.name, at, of))
-    return file
-
-
-def _dictionary_beside(name: str, uri: str, path: Path, *, classes: int, aside: Path, library: Library) -> Dictionary:
+def _dictionary_beside(name: str, own: _Own, *, classes: int, library: Library) -> Dictionary:
     tried: list[str] = []
-    beside = [path.with_suffix(".txt"), path.parent / _DICTIONARY, path.parent / CONFIG]
-    if path.parent == aside:  # downloaded: its neighbours are where it came from
-        base = uri.rpartition("/")[0]
-        beside = _neighbours([f"{uri.rpartition('.')[0]}.txt", f"{base}/{_DICTIONARY}", f"{base}/{CONFIG}"], aside)
-    for candidate in beside:
-        if candidate.is_file():
-            characters = (
-                official_dictionary(candidate)
-                if candidate.name.endswith(CONFIG)
-                else Dictionary.load(candidate, use_space=False).characters
-            )
-            tried.append(f"{candidate} ({len(characters)} characters)")
-            if fitting := _fitting(characters, classes):
-                return fitting
+    for candidate in _neighbours(own):
+        characters = (
+            official_dictionary(candidate)
+            if candidate.name.endswith(CONFIG)
+            else Dictionary.load(candidate, use_space=False).characters
+        )
+        tried.append(f"{candidate} ({len(characters)} characters)")
+        if fitting := _fitting(characters, classes):
+            return fitting
     info = lookup(name)
     if info.dictionary_size and info.dictionary_size + 2 == classes:
         config = library.pull(name).config
@@ -273,22 +285,22 @@ def _dictionary_beside(name: str, uri: str, path: Path, *, classes: int, aside: 
             return fitting
     seen = f"; looked at {', '.join(tried)}" if tried else ""
     raise DataError(
-        f"model.pretrained: {uri}: the head has {classes} classes, and no dictionary with {classes - 2} or "
+        f"model.pretrained: {own.uri}: the head has {classes} classes, and no dictionary with {classes - 2} or "
         f"{classes - 1} characters is known for it{seen}",
-        hint=f"put the dictionary it was trained with beside it, as {path.with_suffix('.txt').name}",
+        hint=f"put the dictionary it was trained with beside it, as {Path(urlsplit(own.uri).path).stem}.txt",
     )
 
 
-def _neighbours(urls: list[str], aside: Path) -> list[Path]:
-    found = []
-    for number, url in enumerate(urls):
-        target = aside / f"{number}-{url.rpartition('/')[2]}"
+def _neighbours(own: _Own) -> Iterator[Path]:
+    base = own.uri.rpartition("/")[0] if "/" in own.uri else "."
+    addresses = [f"{own.uri.rpartition('.')[0]}.txt", f"{base}/{_DICTIONARY}", f"{base}/{CONFIG}"]
+    for number, address in enumerate(addresses):
         try:
-            download(url, target, attempts=1)
+            path = own.get(address, f"{number}-{address.rpartition('/')[2]}", attempts=1)
         except InputMissingError:
             continue  # it need not be there
-        found.append(target)
-    return found
+        if path.is_file():
+            yield path
 
 
 def _fitting(characters: tuple[str, ...], classes: int) -> Dictionary | None:
@@ -300,8 +312,8 @@ def _fitting(characters: tuple[str, ...], classes: int) -> Dictionary | None:
     return None
 
 
-def _placed(file: Path, folder: Path) -> Path:
-    target = folder / f"{_WEIGHTS}{file.suffix}"
+def _placed(file: Path, folder: Path, *, name: str = "") -> Path:
+    target = folder / (name or f"{_WEIGHTS}{file.suffix}")
     try:
         os.link(file, target)
     except OSError:  # another file system, or one without links

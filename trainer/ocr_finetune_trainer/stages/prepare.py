@@ -142,6 +142,7 @@ def _weights(context: StageContext) -> tuple[Pretrained | None, LoadReport | Non
             model.pretrained,
             workspace=context.workspace,
             best_of=lambda other: load_best(other).weights(),
+            fetch=_opener(context.spec, cache=context.workspace.cache).fetch,
             progress=progress,
         )
         fitting = fit(model.name, context.workspace.weights, guided=model.guided) if weights is not None else None
@@ -165,15 +166,7 @@ def settings_for(
     Raises:
         OCRFineTuneError: The dictionary file can't be read.
     """
-    from ocr_finetune_trainer.models.download import download
-
-    secrets = os.environ.get(SECRETS, "")
-    opener = Opener(
-        cache=workspace.cache,
-        download=download,
-        credentials=spec.credentials,
-        secrets=Path(secrets) if secrets else None,
-    )
+    opener = _opener(spec, cache=workspace.cache)
     recognition = spec.model.kind is Kind.RECOGNITION
     wanted = None
     if recognition and spec.model.dictionary.uri:
@@ -189,6 +182,15 @@ def settings_for(
         limits=limits_of(spec.model.name) if recognition else None,
         workers=_workers(),
         progress=progress,
+    )
+
+
+def _opener(spec: OCRFineTuneSpec, *, cache: Path) -> Opener:
+    from ocr_finetune_trainer.models.download import download
+
+    secrets = os.environ.get(SECRETS, "")
+    return Opener(
+        cache=cache, download=download, credentials=spec.credentials, secrets=Path(secrets) if secrets else None
     )
 
 
