@@ -66,6 +66,8 @@ class ClassTensor:
 _TENSORS = (
     ClassTensor("head.ctc_head.fc.weight", 1, _Order.CTC),
     ClassTensor("head.ctc_head.fc.bias", 0, _Order.CTC),
+    ClassTensor("head.ctc_head.fc2.weight", 1, _Order.CTC),
+    ClassTensor("head.ctc_head.fc2.bias", 0, _Order.CTC),
     ClassTensor("head.fc.weight", 1, _Order.CTC),
     ClassTensor("head.fc.bias", 0, _Order.CTC),
     ClassTensor("head.gtc_head.embedding.embedding.weight", 0, _Order.NRTR),
