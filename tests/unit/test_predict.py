@@ -6,6 +6,7 @@ import json
 import shutil
 
 import cv2
+import numpy as np
 import pytest
 from trained_detector import detection_spec, make_detection_run, pages
 from trained_run import context_for, digits, make_run, spec_of
@@ -17,11 +18,12 @@ from ocr_finetune_trainer.cli import app
 from ocr_finetune_trainer.evaluation.opening import open_model
 from ocr_finetune_trainer.evaluation.subjects import trained_of
 from ocr_finetune_trainer.export.exporter import Exporter
+from ocr_finetune_trainer.export.quantize import quantize_int8, to_fp16
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track:UserWarning")
 
 
-def make_formats(context):
+def make_formats(context, calibration):
     """The formats alone, without the checks that other tests look at."""
     context.workspace.run_config.write_text(context.config.to_yaml())
     exporter = Exporter(
@@ -34,6 +36,14 @@ def make_formats(context):
     )
     exporter.make_paddle()
     exporter.make_onnx()
+    to_fp16(exporter.onnx, exporter.folder / "fp16" / "inference.onnx")
+    quantize_int8(
+        exporter.onnx,
+        exporter.folder / "int8" / "inference.onnx",
+        calibration=calibration(exporter.subject.geometry),
+        drop_of=lambda _: 0.0,
+        max_drop=1.0,
+    )
     return context.workspace
 
 
@@ -41,14 +51,20 @@ def make_formats(context):
 def reader(tmp_path_factory):
     root = tmp_path_factory.mktemp("reader")
     make_run(root)
-    return make_formats(context_for(root, Stage.EXPORT, spec=spec_of()))
+    return make_formats(
+        context_for(root, Stage.EXPORT, spec=spec_of()),
+        lambda geometry: [geometry.batch([image]) for image, _ in digits(20)],
+    )
 
 
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory):
     root = tmp_path_factory.mktemp("finder")
     make_detection_run(root)
-    return make_formats(context_for(root, Stage.EXPORT, spec=detection_spec(), name="bars"))
+    return make_formats(
+        context_for(root, Stage.EXPORT, spec=detection_spec(), name="bars"),
+        lambda geometry: [geometry.normalization(geometry.resize(image).picture)[None] for image, _, _ in pages(6)],
+    )
 
 
 @pytest.fixture
@@ -85,6 +101,9 @@ def test_a_model_reads_the_same_in_every_form(reader, pictures):
 
     assert len(answers[0]) == 6
     assert all(answer == answers[0] for answer in answers)
+    for small in ("fp16", "int8"):
+        texts = [document["texts"][0]["text"] for document in documents(predict(reader.export / small, pictures))]
+        assert sum(a == b for a, b in zip(texts, answers[0], strict=True)) >= 5
 
 
 def test_names_come_from_a_list_and_keep_their_order(reader, pictures):
@@ -126,7 +145,7 @@ def page_files(tmp_path):
 
 def test_a_detector_finds_the_texts_in_reading_order(finder, page_files, tmp_path):
     found = {}
-    for form in (finder.folder, finder.export / "paddle", finder.export / "onnx"):
+    for form in (finder.folder, *(finder.export / name for name in ("paddle", "onnx", "fp16", "int8"))):
         result = predict(form, *page_files, "--draw", tmp_path / "drawn")
         assert result.exit_code == 0, result.output
         found[form.name] = [[text["points"] for text in document["texts"]] for document in documents(result)]
@@ -135,7 +154,13 @@ def test_a_detector_finds_the_texts_in_reading_order(finder, page_files, tmp_pat
     tops = [points[0][1] for points in found["paddle"][0]]
     assert len(tops) == 3
     assert tops == sorted(tops)
-    assert len(list((tmp_path / "drawn").iterdir())) == 6
+    for small in ("fp16", "int8"):
+        assert np.abs(np.subtract(found[small], found["onnx"])).max() <= 4
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert len(drawn) == 10
+    for x, y in found["paddle"][0][0]:
+        _, green, red = cv2.imread(str(drawn[0]))[min(y, 159), min(x, 159)].astype(int)
+        assert green > red + 40
 
 
 def test_both_models_read_pages(finder, reader, page_files):
