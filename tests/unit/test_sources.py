@@ -153,6 +153,48 @@ def test_a_compressed_archive_that_is_damaged_leaves_nothing(tmp_path):
         opener(tmp_path).open(Source(uri=str(packed)))
 
 
+def test_a_copy_of_a_store_that_broke_goes_on(tmp_path, monkeypatch):
+    """Of 600 files 400 come before the network goes; the next run fetches the others only."""
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    for number in range(600):
+        store.pipe(f"/bucket/many/{number:03}.txt", f"{number}\ta".encode())
+    get_file, fetched = type(store).get_file, []
+
+    def breaks(self, name, target, **more):
+        if len(fetched) >= 400:
+            raise OSError("the network is gone")
+        fetched.append(name)
+        get_file(self, name, target, **more)
+
+    monkeypatch.setattr(type(store), "get_file", breaks)
+    with pytest.raises(InputMissingError, match="the network is gone"):
+        opener(tmp_path).fetch("memory://bucket/many")
+    first = set(fetched)
+    fetched.clear()
+    monkeypatch.setattr(type(store), "get_file", lambda *given: fetched.append(given[1]) or get_file(*given))
+    folder = opener(tmp_path).fetch("memory://bucket/many")
+    assert len(list(folder.iterdir())) == 600
+    assert len(first) == 400
+    assert not first & set(fetched), "what had come was fetched again"
+
+
+def test_a_file_that_comes_cut_off_is_not_taken(tmp_path, monkeypatch):
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    store.pipe("/bucket/one/a.txt", b"a.png\tword")
+
+    def cut_off(_, __, target):
+        with open(target, "wb") as file:  # noqa: PTH123
+            file.write(b"a.p")
+
+    monkeypatch.setattr(type(store), "get_file", cut_off)
+    with pytest.raises(InputMissingError, match=r"a.txt came with 3 of 10 bytes"):
+        opener(tmp_path).fetch("memory://bucket/one")
+    monkeypatch.undo()
+    assert (opener(tmp_path).fetch("memory://bucket/one") / "a.txt").read_bytes() == b"a.png\tword"
+
+
 def test_credentials_of_the_longest_prefix_are_used(tmp_path):
     for name, key in (("wide", "WIDE"), ("narrow", "NARROW")):
         (tmp_path / name).mkdir()

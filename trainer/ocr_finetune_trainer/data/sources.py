@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ DOWNLOADS = "downloads"
 _OBJECT_STORES = ("s3", "gs", "gcs", "oss")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "oss": "ossfs"}
 _THREADS = 8
+_NOTED_EVERY = 256  # files copied between two notes of what is there
 # Keys of a credentials secret, as the file systems' own tools name them, and the options of fsspec they stand for.
 _SECRET_KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -246,26 +247,44 @@ class Opener:
         if not found:
             raise FileNotFoundError(uri)
         content = folder / "content"
-        wanted = {name[len(base) :].lstrip("/"): (name, _identity(info)) for name, info in found.items()}
-        todo = [
-            (name, content / inside)
-            for inside, (name, identity) in wanted.items()
-            if known.get(inside) != identity or not (content / inside).is_file()
-        ]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(lambda pair: _copy(system, *pair), todo):
-                pass
+        wanted = {name[len(base) :].lstrip("/"): (name, info) for name, info in found.items()}
         for gone in set(known) - set(wanted):
             (content / gone).unlink(missing_ok=True)
-        files = {inside: identity for inside, (_, identity) in wanted.items()}
-        replace_file(notes, json.dumps({"uri": uri, "files": files}, ensure_ascii=False).encode())
+        files = {
+            inside: known[inside]
+            for inside, (_, info) in wanted.items()
+            if known.get(inside) == _identity(info) and (content / inside).is_file()
+        }
+
+        def copy(inside: str) -> None:
+            name, info = wanted[inside]
+            _copy(system, name, content / inside, size=info.get("size"))
+            files[inside] = _identity(info)
+
+        def write_down() -> None:
+            replace_file(notes, json.dumps({"uri": uri, "files": dict(files)}, ensure_ascii=False).encode())
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            copies = [pool.submit(copy, inside) for inside in wanted if inside not in files]
+            try:
+                for number, future in enumerate(as_completed(copies), start=1):
+                    future.result()
+                    if number % _NOTED_EVERY == 0:  # what a kill leaves is not fetched again
+                        write_down()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+                write_down()
         return content / next(iter(wanted)) if system.isfile(root) else content
 
 
-def _copy(system: Any, name: str, target: Path) -> None:
+def _copy(system: Any, name: str, target: Path, *, size: int | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.part")
     system.get_file(name, str(aside))
+    there = aside.stat().st_size
+    if size is not None and there != size:
+        aside.unlink()
+        raise ConnectionError(f"{name} came with {there} of {size} bytes")
     aside.replace(target)
 
 
