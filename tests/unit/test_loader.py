@@ -87,6 +87,17 @@ def test_workers_make_the_same_batches_in_the_same_order(dataset, workers):
             same(ours, theirs)
 
 
+def test_workers_begin_before_the_first_batch_is_asked_for(dataset):
+    with Loader(dataset, order(), Numbers(), workers=1) as loader:
+        batches = iter(loader)
+        [worker] = loader._workers
+        deadline = time.monotonic() + 60
+        while worker._sample() == "its start":
+            assert time.monotonic() < deadline, "nothing was made ahead"
+            time.sleep(0.01)
+        same(next(batches), loader.batch(0, 0))
+
+
 def test_an_epoch_over_any_number_of_ranks_is_each_sample_once(dataset):
     for world in (1, 2, 3):
         seen = []
