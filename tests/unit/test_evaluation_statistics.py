@@ -8,7 +8,9 @@ import pytest
 from ocr_finetune_api.spec import GateSpec, GuardSpec
 from ocr_finetune_trainer.evaluation import breakdown
 from ocr_finetune_trainer.evaluation.gate import GateInput, GuardInput, judge
+from ocr_finetune_trainer.evaluation.recognition import RecognitionEvaluation
 from ocr_finetune_trainer.evaluation.records import Looks, ReadSample, RecognitionMeasurement
+from ocr_finetune_trainer.evaluation.report import recognition_report
 from ocr_finetune_trainer.evaluation.statistics import Interval, bootstrap, calibrate, clustered, paired_bootstrap
 
 
@@ -157,6 +159,66 @@ def test_difficulty_is_seen_in_the_picture_and_the_label():
         "over 25 characters",
     ]
     assert breakdown.difficulties(sample(0, "a", "", looks=fine), readable=frozenset("a")) == ["plain"]
+
+
+def test_figures_are_told_by_source_length_and_difficulty():
+    hard = Looks(height=10, width=50, contrast=200, sharpness=900)
+    measurement = measured(
+        sample(0, "a", "a", source="scans"),
+        sample(1, "abcd", "abcx", source="scans"),
+        sample(2, "abcdef", "abcdef", source="photos", looks=hard),
+        sample(3, "abcdefgh", "abcdef", source="photos", looks=hard),
+        sample(4, "a€", "a", source="photos"),
+    )
+
+    def told(groups):
+        return {name: (row["samples"], row["accuracy"], row["characterErrorRate"]) for name, row in groups.items()}
+
+    assert told(breakdown.by_source(measurement)) == {
+        "photos": (3, pytest.approx(1 / 3), pytest.approx(3 / 16)),
+        "scans": (2, 0.5, pytest.approx(1 / 5)),
+    }
+    assert told(breakdown.by_length(measurement)) == {
+        "1": (1, 1.0, 0.0),
+        "2-5": (2, 0.0, pytest.approx(2 / 6)),
+        "6-10": (2, 0.5, pytest.approx(2 / 14)),
+    }
+    assert told(breakdown.by_difficulty(measurement)) == {
+        "characters outside the dictionary": (1, 0.0, 0.5),
+        "plain": (2, 0.5, pytest.approx(1 / 5)),
+        "under 16 pixels high": (2, 0.5, pytest.approx(2 / 14)),
+    }
+
+
+def test_the_document_and_the_report_hold_every_figure():
+    new = measured(sample(0, "a b", "a b", 0.9), sample(1, "a c", "a", 0.8), sample(2, "b€", "b", 0.3))
+    base = measured(sample(0, "a b", "x"), sample(1, "a c", "a c"), sample(2, "b€", ""))
+    evaluation = RecognitionEvaluation(best=new, base=base, trained_on={"a": 7})
+
+    document = evaluation.document
+
+    assert document["best"]["accuracy"] == pytest.approx(1 / 3)
+    assert document["best"]["wordErrorRate"] == pytest.approx(2 / 5)  # "c" is missing, and "b€" is read as "b"
+    assert document["best"]["characterErrorRate"] == pytest.approx(3 / 8)
+    assert document["base"]["accuracy"] == pytest.approx(1 / 3)
+    assert document["outOfDictionary"] == {"samples": 1, "characters": {"€": 1}}
+    assert [row["index"] for row in document["regressions"]["samples"]] == [1]
+    assert document["regressions"]["samples"][0]["basePrediction"] == "a c"
+    assert document["byCharacter"]["c"] == {"count": 1, "recall": 0.0, "precision": 0.0, "readable": True}
+    assert document["calibration"]["threshold"] == 0.9
+    assert document["calibration"]["thresholdCoverage"] == pytest.approx(1 / 3)
+    assert [point["accuracy"] for point in document["calibration"]["coverage"]] == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert document["suggestions"][0].startswith("1 characters of the test set are not in the dictionary: €")
+    html = recognition_report(
+        evaluation,
+        picture_of=lambda _: np.full((20, 40, 3), 200, np.uint8),
+        title="t",
+        facts={},
+        verdict={"passed": False, "failures": ["too bad"], "notes": []},
+    )
+    for part in ("word error rate", "By length", "By difficulty", "Characters, worst first", "Can its scores be trusted",
+                 "0.900", "What got worse", "Errors of a kind", "Characters the model does not know", "bad"):  # fmt: skip
+        assert part in html
 
 
 def interval(value, low=None, high=None):
