@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cluster_testing import dashboards
+import yaml
+from cluster_testing import dashboards, images
 from cluster_testing.cluster import CHART
 from cluster_testing.prometheus import Prometheus
 from cluster_testing.runs import EXAMPLE, Run, seconds
@@ -74,9 +75,23 @@ def test_both_nodes_take_part_and_every_stage_needs_one_attempt(finished: Finish
     assert finished.status["metrics"]["best"]["accuracy"] > 0.95
 
 
-def test_paddleocr_reads_digits_with_the_exported_model(finished: Finished, digits: Path) -> None:
+def test_paddleocr_reads_digits_with_the_model_that_was_fetched(
+    cluster: Cluster, finished: Finished, digits: Path, tmp_path: Path
+) -> None:
+    """As the first day's document says: through the pod that has the claims."""
+    namespace = finished.run.namespace
+    documents = yaml.safe_load_all((EXAMPLE.parent / "claims.yaml").read_text())
+    pod = next(document for document in documents if document["kind"] == "Pod")
+    pod["metadata"]["namespace"] = namespace
+    pod["spec"]["containers"][0]["image"] = images.reference("trainer")
+    cluster.kube.create(pod)
+    cluster.kube.wait("Pod", "files", namespace, lambda pod: pod["status"].get("phase") == "Running", timeout=60)
+    name = finished.run.folder().name
+    assert name in cluster.plane.kubectl("exec", "-n", namespace, "files", "--", "ls", "/work").stdout.split()
+    cluster.plane.kubectl("cp", f"{namespace}/files:/work/{name}/export", str(tmp_path / "export"))
+    cluster.kube.delete("Pod", "files", namespace, grace=0)
     pictures = [min(folder.glob("*.png")) for folder in sorted((digits / "binarized_data").iterdir())]
-    model = finished.run.folder() / "export" / "paddle"
+    model = tmp_path / "export" / "paddle"
     done = subprocess.run([sys.executable, "-c", _READ, model, *pictures], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     read = json.loads(done.stdout.splitlines()[-1])
