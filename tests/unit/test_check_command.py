@@ -57,7 +57,7 @@ def test_everything_odd_is_named_and_shown(odd):
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert {name: group["count"] for name, group in report["suspects"].items()} == {
-        "blank": 1, "tiny": 1, "mislabelled": 2, "upright": 1, "contradicting": 2,
+        "blank": 1, "tiny": 1, "mislabelled": 2, "upright": 1, "contradicting": 2, "duplicate": 2, "tooLong": 0,
     }  # fmt: skip
     assert report["suspects"]["blank"]["samples"][0]["place"] == "train.txt:1 (images/0.png)"
     assert report["changedLabels"] == {"counts": {"spaces": 1}, "examples": {"spaces": [["  golf", "golf"]]}}
@@ -162,3 +162,15 @@ def test_pages_are_shown_with_their_outlines(tmp_path):
         assert blue < 160
         assert green != pytest.approx(red, abs=40), "neither green nor orange"
         assert picture[100, 130].min() > 200, "the inside stays to be seen"
+
+
+def test_labels_that_are_too_long_are_shown(tmp_path):
+    folder = good_data.lines(tmp_path / "data", count=300)
+    rows = (folder / "train.txt").read_text().splitlines()
+    rows[7] = "images/7.png\t" + "x" * 300
+    (folder / "train.txt").write_text("\n".join(rows))
+    report = json.loads(check(manifest(tmp_path, groupBy="none"), "--json").stdout)
+    assert report["suspects"]["tooLong"]["count"] == 1
+    assert report["suspects"]["tooLong"]["samples"][0]["place"] == "train.txt:8 (images/7.png)"
+    page = Path(report["files"]["report"]).read_text(encoding="utf-8")
+    assert "Label too long to be read (1)" in page

@@ -23,13 +23,12 @@ from ocr_finetune_api.values import fraction
 from ocr_finetune_trainer.data import duplicates, formats, split, synthetic_lines
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue, Part, collect
 from ocr_finetune_trainer.data.ingest import ingest
-from ocr_finetune_trainer.data.labels import Cleaner, LabelProblem, Limits, frames_needed
+from ocr_finetune_trainer.data.label_checks import check_labels, check_structures, clean, decide_dictionary
+from ocr_finetune_trainer.data.labels import Cleaner, Limits
 from ocr_finetune_trainer.data.records import Problem, Record
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
-from ocr_finetune_trainer.data.table_labels import vocabulary_for
-from ocr_finetune_trainer.data.table_samples import untrainable
-from ocr_finetune_trainer.dictionary import Dictionary, Merge, Mode, describe, merge
+from ocr_finetune_trainer.dictionary import Dictionary, Merge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Examination", "Settings", "SourceReport", "examine"]
 
 SHARDS = "shards"
-LEAST_TEXT_LENGTH = 25
 SIDE_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
@@ -120,6 +118,7 @@ class Examination:
         leaks: Pairs of `exact` and `near` that a given split separates.
         given: Whether the data set brought a split of its own.
         unusable: Samples of each side that could not be used at all; in a test set they count as wrong.
+        too_long: Samples whose labels are too long to be trained on, or to be read.
         frames: For each sample the frames that CTC needs for its label; empty for other kinds.
     """
 
@@ -136,6 +135,7 @@ class Examination:
     leaks: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     given: bool = False
     unusable: Counter[str] = field(default_factory=Counter)
+    too_long: list[int] = field(default_factory=list)
     frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
     def chosen(self, side: int) -> NDArray[np.int64]:
@@ -179,13 +179,13 @@ def examine(settings: Settings) -> Examination:
     found = Examination(sources=reports, catalogue=catalogue, problems=problems, cleaner=cleaner)
     _check_kind(settings, found)
     if settings.kind is Kind.RECOGNITION:
-        _clean(found, catalogue)
+        clean(found, catalogue)
     _split(settings, found)
     if settings.kind is Kind.RECOGNITION:
-        _decide_dictionary(settings, found)
-        _check_labels(settings, found)
+        decide_dictionary(settings, found)
+        check_labels(settings, found)
     if settings.kind is Kind.TABLE:
-        _check_structures(settings, found)
+        check_structures(settings, found)
     for name, (source, kind) in settings.others.items():
         _read_other(settings, name, source, kind, found)
     _judge(settings, found)
@@ -335,21 +335,6 @@ def _check_kind(settings: Settings, found: Examination) -> None:
     found.catalogue.side[lines] = UNUSED
 
 
-def _clean(found: Examination, catalogue: Catalogue) -> None:
-    for index, text in enumerate(catalogue.texts):
-        cleaned = found.cleaner.clean(text)
-        if isinstance(cleaned, LabelProblem):
-            catalogue.side[index] = UNUSED
-            found.problems.append(_label_problem(catalogue, index, cleaned))
-        else:
-            catalogue.texts[index] = cleaned
-
-
-def _label_problem(catalogue: Catalogue, index: int, problem: LabelProblem) -> Problem:
-    return Problem(kind=problem.kind, source=catalogue.sources[int(catalogue.source[index])],
-                   place=catalogue.place(index), what=problem.what, hint=problem.hint)  # fmt: skip
-
-
 def _split(settings: Settings, found: Examination) -> None:
     catalogue = found.catalogue
     found.exact, found.near = duplicates.find(
@@ -400,98 +385,13 @@ def _count_unusable(found: Examination, fractions: Fractions) -> None:
         found.unusable["test" if place < test else "validation" if place < validation else "train"] += problem.samples
 
 
-def _decide_dictionary(settings: Settings, found: Examination) -> None:
-    cutter = settings.wanted or settings.base
-    used: set[str] = set()
-    held = [number for number, name in enumerate(found.catalogue.sources) if name in ("validation", "test")]
-    learnable = (found.catalogue.side != UNUSED) & ~np.isin(found.catalogue.source, held)
-    for index in np.flatnonzero(learnable):
-        # Given validation and test sets may hold what nobody can learn; the dictionary is that of the training data.
-        text = found.catalogue.texts[index]
-        used.update(cutter.split(text) if cutter else text)
-    spec = settings.model.dictionary
-    found.merge = merge(
-        settings.base,
-        used=used,
-        wanted=settings.wanted,
-        mode=Mode(spec.mode),
-        use_space={"auto": None, "yes": True, "no": False}[spec.space],
-    )
-
-
-def _check_labels(settings: Settings, found: Examination) -> None:
-    """Labels that can't be trained on: those of training are rejected, those of a test set stay and count as wrong."""
-    if found.merge is None or settings.limits is None:
-        return
-    dictionary = found.merge.dictionary
-    catalogue = found.catalogue
-    asked = settings.model.max_text_length
-    longest = 0
-    found.frames = np.zeros(len(catalogue), dtype=np.int32)
-    for index in np.flatnonzero(catalogue.side != UNUSED):
-        text = catalogue.texts[index]
-        entries = dictionary.split(text)
-        found.frames[index] = frames_needed(entries)
-        problem = _untrainable(
-            text, entries, dictionary, frames=int(found.frames[index]), limits=settings.limits, asked=asked
-        )
-        if problem is None:
-            longest = max(longest, len(entries)) if catalogue.side[index] == TRAIN else longest
-            continue
-        training = catalogue.side[index] == TRAIN
-        reported = _label_problem(catalogue, index, problem)
-        if training:
-            catalogue.side[index] = UNUSED
-            found.problems.append(reported)
-        else:
-            values = reported.to_json()
-            values |= {"samples": 0, "hint": "it stays in the set and counts as wrong"}
-            found.problems.append(Problem(**values))
-    found.max_text_length = asked if isinstance(asked, int) else max(longest, LEAST_TEXT_LENGTH)
-
-
-def _check_structures(settings: Settings, found: Examination) -> None:
-    """Tables that the model can't learn: those of training are rejected, others stay and count as wrong."""
-    vocabulary = vocabulary_for(settings.model.name)
-    catalogue = found.catalogue
-    for index in np.flatnonzero(catalogue.side != UNUSED):
-        wrong = untrainable(catalogue.texts[index], vocabulary)
-        if wrong is None:
-            continue
-        if catalogue.side[index] == TRAIN:
-            hint = "choose SLANet_plus, which knows more spans, or correct the table"
-            found.problems.append(_label_problem(catalogue, index, LabelProblem(*wrong, hint)))
-            catalogue.side[index] = UNUSED
-        else:
-            kept = LabelProblem(*wrong, "it stays in the set and counts as wrong")
-            values = _label_problem(catalogue, index, kept).to_json()
-            found.problems.append(Problem(**(values | {"samples": 0})))
-
-
-def _untrainable(
-    text: str, entries: Sequence[str], dictionary: Dictionary, *, frames: int, limits: Limits, asked: int | str
-) -> LabelProblem | None:
-    missing = [entry for entry in dict.fromkeys(entries) if entry not in dictionary]
-    if missing:
-        return LabelProblem("unknown-character", f"the label {text!r} uses {describe(missing)}, not in the dictionary",
-                            "set model.dictionary.mode to extend, or correct the label")  # fmt: skip
-    if isinstance(asked, int) and len(entries) > asked:
-        return LabelProblem("long-label", f"the label has {len(entries)} characters, over maxTextLength {asked}",
-                            "raise model.maxTextLength, or split the line")  # fmt: skip
-    if frames > limits.frames:
-        return LabelProblem("unalignable-label",
-                            f"the label needs {frames} frames, and the model's widest input gives {limits.frames}",
-                            "split the line into shorter ones")  # fmt: skip
-    return None
-
-
 def _read_other(settings: Settings, name: str, source: Source, kind: Kind, found: Examination) -> None:
     report = _read(settings, name, source, kind, found.problems)
     part = Part(name=name, shards=report.shards, side=TEST)
     catalogue = collect([part], folder=settings.cache / SHARDS, group_by="none")
     catalogue.side[:] = TEST
     if kind is Kind.RECOGNITION:
-        _clean(found, catalogue)
+        clean(found, catalogue)
     found.others[name] = catalogue
 
 

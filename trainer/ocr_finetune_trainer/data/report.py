@@ -239,7 +239,10 @@ def _suspects(found: Examination, used: NDArray[np.int64], kind: Kind) -> dict[s
         "blank": used[catalogue.contrast[used] < _BLANK_CONTRAST],
         "tiny": used[(height < _TINY_SIDE) | (width < _TINY_SIDE // 2)],
     }
+    pairs = np.concatenate([found.exact, found.near])
+    groups["duplicate"] = np.unique(pairs[(catalogue.side[pairs] != UNUSED).all(axis=1)])
     if kind is Kind.RECOGNITION:
+        groups["tooLong"] = np.asarray(found.too_long, dtype=np.int64)
         groups["mislabelled"] = _odd_lengths(catalogue, used)
         groups["upright"] = used[(height > 2 * width) & (_lengths(catalogue, used) > 1)]
     else:

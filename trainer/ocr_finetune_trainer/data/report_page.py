@@ -28,6 +28,8 @@ _LEARNT, _LEFT_OUT = (60, 140, 0), (0, 120, 240)  # BGR, of the outlines on page
 _TITLES = {
     "contradicting": "Same picture, different labels",
     "mislabelled": "Label and width don't fit",
+    "tooLong": "Label too long to be read",
+    "duplicate": "Same as another one, or as good as",
     "blank": "Next to nothing to see",
     "tiny": "Tiny",
     "upright": "Upright",
