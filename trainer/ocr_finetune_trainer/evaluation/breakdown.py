@@ -31,6 +31,7 @@ __all__ = [
 
 LENGTHS = ((1, 1), (2, 5), (6, 10), (11, 20), (21, 40), (41, 100), (101, 10**9))
 CONFIDENT = 0.9
+RELIABLE = 0.9
 SMALL_HEIGHT = 16
 LOW_CONTRAST = 50.0
 LOW_SHARPNESS = 150.0
@@ -193,8 +194,12 @@ def _kind(sample: ReadSample) -> str:
 def likely_wrong_labels(measurement: RecognitionMeasurement, *, limit: int = 100) -> list[ReadSample]:
     """Samples whose label is probably the mistake: the model is sure of another text, and elsewhere is right when so sure.
 
-    A confusion that the model makes often is left out: there it is the model that errs.
+    A confusion that the model makes often is left out: there it is the model that errs. A model that is often wrong
+    where it is sure gives no reason to doubt labels at all.
     """
+    sure = [sample.correct for sample in measurement.samples if sample.score >= CONFIDENT]
+    if sum(sure) < RELIABLE * len(sure):
+        return []
     often = {confusion for confusion, count in confusions(measurement.samples) if count >= 3}
     suspects = [
         sample

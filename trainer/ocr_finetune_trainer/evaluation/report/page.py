@@ -21,7 +21,7 @@ _FRAME = """<!doctype html>
 :root { color-scheme: light dark; --line: #8885; --good: #1a7f37; --bad: #cf222e; --soft: #8882; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem 1.5rem 4rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-table { border-collapse: collapse; margin: .6rem 0; } caption { text-align: left; font-weight: 600; }
+table { border-collapse: collapse; margin: .6rem 0; } caption { text-align: left; font-weight: 600; white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--good); } .bad { color: var(--bad); } .note { opacity: .75; }

@@ -64,7 +64,7 @@ TEMPLATE = """
 <b>{{ "%.3f"|format(document.calibration.threshold) }}</b> keeps {{ document.calibration.thresholdCoverage|percent }} of the
 pictures, of which {{ document.calibration.thresholdAccuracy|percent }} are right.{% else %}No threshold makes
 {{ document.calibration.wantedAccuracy|percent }} of what is kept right.{% endif %}
-Scores are off by {{ document.calibration.expectedError|percent }} on average.</p>
+{{ " " }}Scores are off by {{ document.calibration.expectedError|percent }} on average.</p>
 <div class="columns">{{ curve(coverage, x="part of the pictures kept", y="accuracy of what is kept") }}
 {{ curve(reliability, x="score", y="accuracy") }}</div>
 {% if document.regressions.worse or document.regressions.better %}
