@@ -174,3 +174,20 @@ def test_labels_that_are_too_long_are_shown(tmp_path):
     assert report["suspects"]["tooLong"]["samples"][0]["place"] == "train.txt:8 (images/7.png)"
     page = Path(report["files"]["report"]).read_text(encoding="utf-8")
     assert "Label too long to be read (1)" in page
+
+
+def test_the_sheet_shows_what_training_would_see(tmp_path):
+    """Lengthened lines where the recipe has them, and nothing changed where the manifest wants nothing changed."""
+    good_data.lines(tmp_path / "data", count=24)
+    path = manifest(tmp_path, model="PP-OCRv5_mobile_rec", groupBy="none")
+    sheets = []
+    for augmentation in ("auto", "none"):
+        document = yaml.safe_load(path.read_text())
+        document["spec"]["training"] = {"augmentation": augmentation}
+        path.write_text(yaml.safe_dump(document))
+        files = json.loads(check(path, "--json", "--show", "30").stdout)["files"]
+        sheets.append(cv2.imread(files["sheet"]))
+    wide, plain = sheets
+    assert wide.shape[1] > 1.5 * plain.shape[1], "some lines have others behind them"
+    columns = np.split(plain, 4, axis=1)
+    assert all(np.array_equal(column, columns[0]) for column in columns)

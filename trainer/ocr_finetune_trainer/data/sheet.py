@@ -58,14 +58,23 @@ def _padded(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 def _lines(spec: OCRFineTuneSpec, found: Examination, index: int) -> list[NDArray[np.uint8]]:
     geometry = recognition_geometry(spec.model.name)
-    augment = suited(spec.model.name)
-    picture = geometry.resize(found.catalogue.picture(index))
+    catalogue, others = found.catalogue, found.chosen(TRAIN)
+
+    def line(number: int) -> tuple[NDArray[np.uint8], str]:
+        return geometry.resize(catalogue.picture(number)), catalogue.texts[number]
+
+    def other(rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+        return line(int(others[rng.integers(len(others))]))
+
+    picture, text = line(index)
+    if spec.training.augmentation == "none":
+        return [picture] * _COLUMNS
+    augment = suited(spec.model.name, longest=found.max_text_length)
     width = max(picture.shape[1], geometry.min_width)
-    text = found.catalogue.texts[index]
     changed = []
     for epoch in range(_COLUMNS - 1):
         rng = generator(spec.training.seed, epoch, index)
-        changed.append(augment(picture, rng, text=text, width=width, other=None)[0])
+        changed.append(augment(picture, rng, text=text, width=width, other=other)[0])
     return [picture, *changed]
 
 
@@ -74,10 +83,9 @@ def _pages(spec: OCRFineTuneSpec, found: Examination, index: int) -> list[NDArra
 
     geometry = detection_geometry(spec.model.name)
     sample = found.catalogue.sample(index)
-    transforms = [
-        DetectionTransform(geometry=geometry, augmentation=DetectionAugmentation.none()),
-        *[DetectionTransform(geometry=geometry)] * (_COLUMNS - 1),
-    ]
+    plain = DetectionTransform(geometry=geometry, augmentation=DetectionAugmentation.none())
+    changing = plain if spec.training.augmentation == "none" else DetectionTransform(geometry=geometry)
+    transforms = [plain, *[changing] * (_COLUMNS - 1)]
     return [
         _with_map(transform(sample, generator(spec.training.seed, epoch, index)))
         for epoch, transform in enumerate(transforms)
