@@ -218,28 +218,32 @@ def our_preparation(folder: Path, *, crops: bool, workers: int) -> dict[str, flo
 
 
 def plain_loop(folder: Path) -> dict[str, float]:
-    """What document 003 does by hand: read a page, straighten its plate, write it, note its label."""
+    """What people write by hand: read each page, straighten its plate, write it, and a list for pages and one for lines."""
     from ocr_finetune_trainer.data.formats.ccpd import parse
 
     target = folder / "crops"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     began, used = time.monotonic(), time.process_time()
-    with (target / "list.txt").open("w", encoding="utf-8") as file:
+    with (target / "det.txt").open("w") as pages, (target / "rec.txt").open("w") as lines_:
         for number, path in enumerate(sorted((folder / "plates").iterdir())):
             box = parse(path.name)
             assert not isinstance(box, str)
             page = cv2.imread(str(path))
             corners = np.asarray(box.points, dtype=np.float32)
-            width = round(float(np.linalg.norm(corners[0] - corners[1])))
-            height = round(float(np.linalg.norm(corners[0] - corners[3])))
+            label = [{"points": corners.tolist(), "transcription": box.text}]
+            pages.write(f"{path.name}\t{json.dumps(label, ensure_ascii=False)}\n")
+            width = int(max(np.linalg.norm(corners[0] - corners[1]), np.linalg.norm(corners[2] - corners[3])))
+            height = int(max(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[1] - corners[2])))
             straight = np.asarray([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
             matrix = cv2.getPerspectiveTransform(corners, straight)
             crop = cv2.warpPerspective(
                 page, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC
             )
+            if height >= 1.5 * width:
+                crop = np.rot90(crop)
             cv2.imwrite(str(target / f"{number}.jpg"), crop)
-            file.write(f"{number}.jpg\t{box.text}\n")
+            lines_.write(f"{number}.jpg\t{box.text}\n")
     return {"wall": time.monotonic() - began, "cpu": time.process_time() - used, "peak": 0.0}
 
 
