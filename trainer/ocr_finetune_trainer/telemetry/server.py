@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
@@ -112,7 +113,9 @@ class TelemetryServer:
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="telemetry-http", daemon=True)
+        # Looked at so often that a stage does not wait half a second for its end.
+        serve = partial(self._server.serve_forever, poll_interval=0.05)
+        self._thread = threading.Thread(target=serve, name="telemetry-http", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
