@@ -119,7 +119,7 @@ def cluster(make_job, tmp_path):
         one.close()
 
 
-def test_two_nodes_train_through_the_launcher(cluster):
+def test_two_nodes_train_through_the_launcher_like_two_processes_of_one(cluster, zygote, make_job):
     run = cluster(batchSize=4)
     run.job.distributed = {"device": "cpu", "nodes": 2}
     run.start(2)
@@ -128,6 +128,9 @@ def test_two_nodes_train_through_the_launcher(cluster):
     assert result["exitCode"] == 0
     assert result["details"]["world"] == 2
     assert result["metrics"]["steps"] == 12
+    one_node = make_job(batchSize=4, distributed={"devicesPerNode": 2})
+    assert zygote.start(one_node, world=2).wait() == [0, 0]
+    assert run.job.losses() == pytest.approx(one_node.losses(), rel=1e-5)
 
 
 def test_a_killed_rank_ends_every_node_with_69_and_its_name(cluster):
@@ -157,6 +160,17 @@ def test_sigterm_to_one_node_stops_all_with_a_checkpoint(cluster):
     run.nodes[1].process.send_signal(signal.SIGTERM)
     assert [node.wait() for node in run.nodes] == [75, 75], run.nodes[0].text
     assert run.job.checkpoints()[0].step > 5
+
+
+def test_sigterm_when_a_peer_is_already_gone_still_ends_as_a_stop(cluster):
+    run = cluster(**LONG).start(2)
+    run.wait_for_step(5)
+    run.workers()[1].kill()
+    run.nodes[0].process.send_signal(signal.SIGTERM)
+    assert run.nodes[0].wait() == 75, run.nodes[0].text
+    assert "not all ranks could agree on a last checkpoint, so the checkpoint of step" in run.nodes[0].text
+    assert run.nodes[1].wait() in (69, 75), run.nodes[1].text
+    assert run.job.checkpoints()[0].step >= 5
 
 
 def test_a_node_that_does_not_come_is_named(cluster):
