@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ class Proxy:
         done: Requests of that operator that changed something, as `METHOD path`.
         expired: How often the API server told a watch that its resourceVersion is too old (410).
         on_change: Called with each of them after the API server has carried it out and before the operator knows.
-        on_call: Called with each request, `METHOD path`, and whether the API server has carried it out: before and after.
+        on_call: Called with each request, `METHOD path`, with the name of what is made, and whether the API server has
+            carried it out: before, and after if it was not refused.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -79,10 +81,10 @@ class Proxy:
             return web.json_response(busy, status=429, headers={"Retry-After": "1"})
         if request.path in self.answers:
             return web.json_response(self.answers[request.path])
-        call = f"{request.method} {request.rel_url}"
+        body = await request.read()
+        call = f"{request.method} {request.rel_url}{_name(request.method, body)}"
         self.on_call(call, False)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
-        body = await request.read()
         url = f"{self._plane.url}{request.rel_url}"
         while watches and self.hold_watches:  # noqa: ASYNC110 - another thread lets them go
             await asyncio.sleep(0.05)
@@ -97,11 +99,12 @@ class Proxy:
                             await self._pass_on(streamed, line)
                 return streamed
             data = await answer.read()
-            self.on_call(call, True)
             changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")
             if changes and "dryRun" not in request.query_string:
                 self.done.append(f"{request.method} {request.path.rpartition('/namespaces/')[2]}")
                 self.on_change(self.done[-1])
+            if request.method == "GET" or answer.status < 300:
+                self.on_call(call, True)
             return web.Response(status=answer.status, body=data, content_type=answer.content_type)
 
     async def _pass_on(self, streamed: web.StreamResponse, line: bytes) -> None:
@@ -110,6 +113,11 @@ class Proxy:
             await asyncio.sleep(random.uniform(0, self.late))
         for _ in range(1 + self.twice):
             await streamed.write(line)
+
+
+def _name(method: str, body: bytes) -> str:
+    name = json.loads(body).get("metadata", {}).get("name", "") if method == "POST" and body else ""
+    return f" {name}" if name else ""
 
 
 @contextmanager

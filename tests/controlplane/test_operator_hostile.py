@@ -125,7 +125,7 @@ HUGE: dict[str, tuple[dict[str, Any], str]] = {
     "keys": ({"training": {"config": {f"{HOSTILE}{n}": n for n in range(1000)}}}, "Unparseable"),
     "deep-config": ({"training": {"config": None}}, "Unparseable"),
     "containers": (
-        {"pods": {"podTemplate": {"spec": {"containers": [{"name": f"c{n}", "image": HOSTILE} for n in range(1000)]}}}},
+        {"pods": {"podTemplate": {"spec": {"containers": [{"name": "c", "image": HOSTILE}] * 1000}}}},
         "InvalidPods",
     ),
     "annotations": ({"pods": {"podTemplate": {"metadata": {"annotations": {"a": "x" * 300_000}}}}}, "InvalidPods"),

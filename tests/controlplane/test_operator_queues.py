@@ -84,12 +84,7 @@ def test_why_a_queued_run_waits(kueue: None, operator: Operator, world: World) -
 def test_a_queue_of_another_cluster_is_told_to_be_unsupported(operator: Operator, world: World) -> None:
     """Kueue sets `managedBy` in its webhook when a queue sends Jobs to other clusters."""
     operator.process.kill()
-    world.create(policy={"suspend": True})
-    operator.process.start()
-    world.wait_phase("Suspended")
-    operator.process.kill()
-    owner = world.kube.get("OCRFineTune", "plates", world.namespace)
-    assert owner is not None
+    owner = world.create()
     labels = {"ocrfinetune.dev/run": "plates", "ocrfinetune.dev/stage": "prepare", "ocrfinetune.dev/attempt": "1"}
     reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": "plates", "controller": True,
                  "uid": owner["metadata"]["uid"]}  # fmt: skip
@@ -104,7 +99,6 @@ def test_a_queue_of_another_cluster_is_told_to_be_unsupported(operator: Operator
                      "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
         }
     )  # fmt: skip
-    world.patch({"policy": {"suspend": False}})
     operator.process.start()
     said = world.wait_event("Unsupported")
     assert "kueue.x-k8s.io/multikueue" in said

@@ -48,7 +48,7 @@ def test_late_and_doubled_events_change_nothing(
     labels = {"ocrfinetune.dev/stage": "train", "ocrfinetune.dev/attempt": "2"}
     world.pods.succeeds(message=result(Stage.TRAIN), labels=labels)
     with proxied(plane, installed, world.namespace) as (proxy, _):
-        proxy.late, proxy.twice = 1.0, True
+        proxy.late, proxy.twice = 0.2, True
         for name in NAMES:
             world.create(name, distributed={"nodes": 2})
         expected = ["prepare-1", "train-1", "train-2", "evaluate-1", "export-1"]

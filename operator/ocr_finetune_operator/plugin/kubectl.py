@@ -81,4 +81,6 @@ class Kubectl:
 
 def _said(stderr: str) -> str:
     lines: Sequence[str] = [line for line in stderr.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "kubectl failed without a word"
+    # What a command in a pod said comes before that it failed.
+    words = [line for line in lines if not line.startswith("command terminated with exit code")]
+    return (words or lines or ["kubectl failed without a word"])[-1]
