@@ -14,7 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 import good_data
+from ocr_finetune_api.model_table import Kind
 from ocr_finetune_trainer.cli import app
+from ocr_finetune_trainer.data.report import _notes
 
 
 def manifest(tmp_path, *, model="MobileNetV3_small_ctc", **dataset) -> Path:
@@ -191,3 +193,17 @@ def test_the_sheet_shows_what_training_would_see(tmp_path):
     assert wide.shape[1] > 1.5 * plain.shape[1], "some lines have others behind them"
     columns = np.split(plain, 4, axis=1)
     assert all(np.array_equal(column, columns[0]) for column in columns)
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"), [(60_000, "95 % and more"), (20_000, "85 to 95 %"), (900, "70 to 85 %")]
+)
+def test_single_characters_come_with_what_others_reach(tmp_path, training, expected):
+    """The figures are those of a guide for single characters; nothing is promised for lines."""
+    good_data.char_folders(tmp_path / "data", each=20)
+    report = json.loads(check(manifest(tmp_path, groupBy="none"), "--json").stdout)
+    assert any("others reach an accuracy of 70 to 85 %" in advice["text"] for advice in report["advice"])
+    told = _notes({**report, "splits": {"train": training}}, Kind.RECOGNITION)
+    assert any(expected in text for text in told)
+    lines = {**report, "labels": {**report["labels"], "longest": 7}}
+    assert not any("others reach" in text for text in _notes(lines, Kind.RECOGNITION))
