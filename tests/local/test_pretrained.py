@@ -192,6 +192,6 @@ def test_a_run_goes_on_from_another_runs_best_checkpoint(finished: Any, tmp_path
     loaded = result.details["pretrained"]
     assert set(loaded["resized"]) == {"head.fc.weight", "head.fc.bias"}
     assert (loaded["initialised"], loaded["ignored"]) == ({}, [])
-    before = first.result("evaluate").metrics["best"]["accuracy"]
+    before = first.result("train").metrics["best"]["value"]
     # the first evaluation is before the first step: the characters of both dictionaries are read as before
-    assert result.metrics["base"]["value"] == pytest.approx(before, abs=0.03)
+    assert result.metrics["base"]["value"] == pytest.approx(before, abs=0.01)
