@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from trained_detector import detection_spec, make_detection_run
 from trained_run import context_for, digits, make_run, spec_of, trained_weights, write_set
 from typer.testing import CliRunner
 
@@ -73,6 +74,82 @@ def test_the_command_line_prints_a_table_json_and_a_page(folders, tmp_path):
     assert "They disagree on" in words.stdout
     assert json.loads(data.stdout)["figures"]["accuracy"].keys() == {folder.name for folder in folders}
     assert page.read_text().count("data:image/jpeg") == len(json.loads(data.stdout)["disagreements"])
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    """Two detection runs on the same pages; the second sees less."""
+    root = tmp_path_factory.mktemp("detectors")
+    made = []
+    for name, less in (("keen", 0.0), ("dull", 1.5)):
+        workspace = make_detection_run(root, name=name)
+        weights = {
+            key: value - less if key == "head.binarize.conv3.bias" else value
+            for key, value in checkpoint.load_best(workspace).weights().items()
+        }
+        shutil.rmtree(workspace.checkpoints)
+        checkpoint.save(workspace.checkpoints, checkpoint.Manifest(step=5), {"model": weights})
+        context = context_for(root, Stage.EVALUATE, spec=detection_spec(), name=name)
+        workspace.run_config.write_text(context.config.to_yaml())
+        evaluate.run(context)
+        made.append(workspace.folder)
+    return made
+
+
+def test_detectors_are_compared_page_by_page(detectors, tmp_path):
+    page = tmp_path / "page.html"
+    comparison = Comparison.of(detectors)
+    keen, dull = (folder.name for folder in detectors)
+
+    done = CliRunner().invoke(app, ["compare", *map(str, detectors), "--html", str(page)])
+
+    hmeans = comparison.table("figures")["hmean"]
+    assert comparison.differences[dull].value == pytest.approx(hmeans[dull] - hmeans[keen])
+    assert comparison.differences[dull].high < 0
+    assert comparison.disagreements
+    for item in comparison.disagreements:
+        assert item.answers[keen] != item.answers[dull]
+        assert item.right in ((keen,), (dull,), (keen, dull))
+    assert done.exit_code == 0, done.output
+    assert f"{dull}: hmean -" in done.stdout
+    assert page.read_text().count("<figure>") == 2 * len(comparison.disagreements)
+
+
+def table_run(root, name, rows):
+    """What the evaluation of a table model leaves, as far as a comparison reads it."""
+    spec = {"model": {"name": "SLANet_small", "pretrained": "none"}, "dataset": {"train": [{"uri": "tables"}]}}
+    context = context_for(root, Stage.EVALUATE, spec=spec, name=name)
+    folder = context.workspace.evaluation
+    folder.mkdir(parents=True)
+    context.workspace.run_config.write_text(context.config.to_yaml())
+    metrics = {"dataHash": "same", "set": "test", "best": {"structureAccuracy": 0.5}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return context.workspace.folder
+
+
+def test_tables_are_compared_by_what_was_read(tmp_path):
+    def row(index, read, right):
+        return {
+            "index": index,
+            "structure": "<tr><td></td></tr>",
+            "read": read,
+            "right": right,
+            "origin": f"gt:{index}",
+        }
+
+    good, bad = "<tr><td></td></tr>", "<tr></tr>"
+    folders = [
+        table_run(tmp_path, "first", [row(0, good, right=True), row(1, good, right=True)]),
+        table_run(tmp_path, "second", [row(0, good, right=True), row(1, bad, right=False)]),
+    ]
+
+    comparison = Comparison.of(folders)
+
+    (item,) = comparison.disagreements
+    assert (item.origin, item.label, item.right) == ("gt:1", good, (folders[0].name,))
+    assert item.answers[folders[1].name] == bad
+    assert comparison.differences[folders[1].name].value == -0.5
 
 
 def test_runs_on_different_samples_are_said_to_be_not_comparable(folders, tmp_path):

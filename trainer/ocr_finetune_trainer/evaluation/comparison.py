@@ -16,14 +16,25 @@ from ocr_finetune_api.exit_codes import ConfigurationError, InputMissingError
 from ocr_finetune_api.model_table import Kind
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.workspace import Workspace
+from ocr_finetune_trainer.evaluation.detection import counts_from, sums_of
 from ocr_finetune_trainer.evaluation.statistics import Interval, paired_bootstrap
-from ocr_finetune_trainer.metrics.detection import match_page
+from ocr_finetune_trainer.metrics.detection import DetectionCounts, match_page
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ocr_finetune_api.run_config import RunConfig
     from ocr_finetune_trainer.data.store import DataSet
 
 __all__ = ["ComparedRun", "Comparison", "Disagreement", "open_run"]
+
+_METRICS = {
+    Kind.RECOGNITION: "accuracy",
+    Kind.DETECTION: "hmean",
+    Kind.TABLE: "structureAccuracy",
+    Kind.ORIENTATION: "accuracy",
+}
+Shown = tuple[int, bool]
 
 # What is said of a run in the manifest and changes from run to run without meaning anything.
 _UNINTERESTING = ("workspace", "policy", "pods", "queue", "credentials")
@@ -38,7 +49,7 @@ class ComparedRun:
         config: Its run configuration.
         workspace: Its files.
         metrics: Its `metrics.json`.
-        predictions: What was read or found, by index of the sample.
+        predictions: What was read or found, by index of the sample and whether it was shown turned by 180°.
         results: Its stages' results.
     """
 
@@ -46,7 +57,7 @@ class ComparedRun:
     config: RunConfig
     workspace: Workspace
     metrics: Mapping[str, Any]
-    predictions: Mapping[int, Mapping[str, Any]]
+    predictions: Mapping[Shown, Mapping[str, Any]]
     results: Mapping[Stage, results.StageResult]
 
     @property
@@ -126,7 +137,7 @@ def open_run(folder: Path, *, label: str = "") -> ComparedRun:
         config=run_config.read(folder / "run.yaml"),
         workspace=workspace,
         metrics=metrics,
-        predictions={int(row["index"]): row for row in rows},
+        predictions={(int(row["index"]), bool(row.get("turned"))): row for row in rows},
         results=found,
     )
 
@@ -226,15 +237,19 @@ class Comparison:
         return self._pages() if self.runs[0].kind is Kind.DETECTION else self._texts()
 
     def _texts(self) -> list[Disagreement]:
+        kind = self.runs[0].kind
         found = []
-        for index, first in self.runs[0].predictions.items():
-            answers = {run.label: str(run.predictions[index].get("prediction", "")) for run in self.runs}
+        for shown, first in self.runs[0].predictions.items():
+            answers = {run.label: _answer(run.predictions[shown], kind) for run in self.runs}
             if len(set(answers.values())) > 1:
-                label = str(first.get("label", ""))
-                right = tuple(name for name, answer in answers.items() if answer == label)
+                right = tuple(run.label for run in self.runs if _is_right(run.predictions[shown], kind))
                 found.append(
                     Disagreement(
-                        index=index, origin=str(first.get("origin", "")), label=label, answers=answers, right=right
+                        index=shown[0],
+                        origin=str(first.get("origin", "")),
+                        label=_label(first, kind),
+                        answers=answers,
+                        right=right,
                     )
                 )
         return sorted(found, key=lambda item: (len(item.right) in (0, len(self.runs)), item.index))
@@ -242,12 +257,8 @@ class Comparison:
     def _pages(self) -> list[Disagreement]:
         dataset = self.dataset
         found = []
-        for index in self.runs[0].predictions:
-            sample = dataset[index]
-            matches = {}
-            for run in self.runs:
-                regions = [region["points"] for region in run.predictions[index]["found"]]
-                matches[run.label] = match_page(sample.polygons or (), sample.ignored, regions).counts
+        for index, _ in self.runs[0].predictions:
+            matches = {run.label: self._counts(run, index) for run in self.runs}
             scores = {name: counts.scores().hmean for name, counts in matches.items()}
             if len({(counts.matched, counts.found) for counts in matches.values()}) > 1:
                 best = max(scores.values())
@@ -262,7 +273,7 @@ class Comparison:
                 )
         return found
 
-    @property
+    @cached_property
     def dataset(self) -> DataSet:
         """The set that the first run was measured on."""
         from ocr_finetune_trainer.data.store import DataSet
@@ -270,21 +281,35 @@ class Comparison:
         run = self.runs[0]
         return DataSet.open(run.workspace.data / str(run.metrics["set"]))
 
+    def _counts(self, run: ComparedRun, index: int) -> DetectionCounts:
+        sample = self.dataset[index]
+        regions = [region["points"] for region in run.predictions[index, False]["found"]]
+        return match_page(sample.polygons or (), sample.ignored, regions).counts
+
+    @property
+    def metric(self) -> str:
+        """The figure that runs of this kind are told apart by."""
+        return _METRICS[self.runs[0].kind]
+
     @cached_property
     def differences(self) -> dict[str, Interval]:
-        """Accuracy of each further run less that of the first, paired on the common set; for models that read."""
-        if not self.same_set or self.runs[0].kind is not Kind.RECOGNITION:
+        """`metric` of each further run less that of the first, paired on the common set."""
+        if not self.same_set:
             return {}
-        first = self._correct(self.runs[0])
+        pages = self.runs[0].kind is Kind.DETECTION
+        figure = _hmean if pages else _share
+        sums = [self._page_sums(run) if pages else self._correct(run) for run in self.runs]
         return {
-            run.label: paired_bootstrap(self._correct(run), first, lambda sums: float(sums[0] / max(sums[1], 1)))
-            for run in self.runs[1:]
+            run.label: paired_bootstrap(rows, sums[0], figure)
+            for run, rows in zip(self.runs[1:], sums[1:], strict=True)
         }
 
-    def _correct(self, run: ComparedRun) -> Any:
-        rows = [run.predictions[index] for index in sorted(run.predictions)]
-        right = [row.get("prediction") == row.get("label") and not row.get("problem") for row in rows]
-        return np.stack([np.asarray(right, dtype=np.float64), np.ones(len(rows))], axis=1)
+    def _page_sums(self, run: ComparedRun) -> NDArray[np.float64]:
+        return np.stack([sums_of(self._counts(run, index)) for index, _ in sorted(run.predictions)])
+
+    def _correct(self, run: ComparedRun) -> NDArray[np.float64]:
+        right = [_is_right(run.predictions[shown], run.kind) for shown in sorted(run.predictions)]
+        return np.stack([np.asarray(right, dtype=np.float64), np.ones(len(right))], axis=1)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -297,3 +322,29 @@ class Comparison:
             "differences": {name: value.as_dict() for name, value in self.differences.items()},
             "disagreements": [item.as_dict() for item in self.disagreements],
         }
+
+
+def _is_right(row: Mapping[str, Any], kind: Kind) -> bool:
+    if kind is Kind.RECOGNITION:
+        return row.get("prediction") == row.get("label") and not row.get("problem")
+    return bool(row.get("right"))
+
+
+def _answer(row: Mapping[str, Any], kind: Kind) -> str:
+    if kind is Kind.ORIENTATION:
+        return "turned" if float(row.get("probability", 0.0)) >= 0.5 else "upright"
+    return str(row.get("read" if kind is Kind.TABLE else "prediction", ""))
+
+
+def _label(row: Mapping[str, Any], kind: Kind) -> str:
+    if kind is Kind.ORIENTATION:
+        return "turned" if row.get("turned") else "upright"
+    return str(row.get("structure" if kind is Kind.TABLE else "label", ""))
+
+
+def _share(sums: NDArray[np.float64]) -> float:
+    return float(sums[0] / max(sums[1], 1))
+
+
+def _hmean(sums: NDArray[np.float64]) -> float:
+    return counts_from(sums).scores().hmean

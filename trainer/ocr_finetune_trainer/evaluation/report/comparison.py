@@ -25,9 +25,11 @@ SHOWN = 200
 _TEMPLATE = """
 {% macro table(title, rows) %}
 <h2>{{ title }}</h2>
+{% if not rows %}<p>None.</p>{% else %}
 <table><tr><th></th>{% for name in runs %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for name, row in rows.items() %}<tr><td>{{ name }}</td>
-{% for run in runs %}<td>{{ row[run] }}</td>{% endfor %}</tr>{% endfor %}</table>
+{% for run in runs %}<td>{{ row[run] }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
+
 {% endmacro %}
 <h1>{{ title }}</h1>
 {{ table("What they reach", figures) }}
@@ -78,8 +80,9 @@ def comparison_report(comparison: Comparison) -> str:
 def difference_lines(comparison: Comparison) -> list[str]:
     """Each further run against the first, in sentences."""
     first = comparison.runs[0].label
+    metric = comparison.metric
     return [
-        f"{name}: accuracy {value.value:+.2%} against {first}, 95 % interval {value.low:+.2%} to {value.high:+.2%}"
+        f"{name}: {metric} {value.value:+.2%} against {first}, 95 % interval {value.low:+.2%} to {value.high:+.2%}"
         + ("" if value.low > 0 or value.high < 0 else ": within the noise")
         for name, value in comparison.differences.items()
     ]
@@ -105,7 +108,7 @@ def _pages(comparison: Comparison, index: int, image: NDArray[np.uint8]) -> Mark
     sample = comparison.dataset[index]
     figures = []
     for run in comparison.runs:
-        found = [region["points"] for region in run.predictions[index]["found"]]
+        found = [region["points"] for region in run.predictions[index, False]["found"]]
         drawn = drawn_page(image, sample.polygons or (), sample.ignored, found)
         figures.append(
             Markup("<figure>{}<figcaption class=note>{}</figcaption></figure>").format(
