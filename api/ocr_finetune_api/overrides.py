@@ -174,8 +174,8 @@ _DETECTION = (
         ("Loss.beta", "0 or more", "10", "weight of the threshold map's loss", _number("threshold_weight")),
         ("Loss.main_loss_type", "DiceLoss or BCELoss", "DiceLoss", "what the shrink map is compared by; not PP-OCRv6",
          _choice("main_loss", "DiceLoss", "BCELoss")),
-        ("Loss.ohem_ratio", "above 0", "3", ("background pixels counted for each text pixel, the hardest ones; felt with "
-         "BCELoss alone: DiceLoss is one number for all pixels; not PP-OCRv6"), _number("negative_ratio", above=0.0)),
+        ("Loss.ohem_ratio", "above 0", "3", ("background pixels counted for each text pixel, the hardest ones; with "
+         "BCELoss only, for DiceLoss is one number for all pixels; not PP-OCRv6"), _number("negative_ratio", above=0.0)),
     ),
     *_all(
         Part.HEAD,
@@ -383,7 +383,8 @@ def problems_for(config: Mapping[str, Any], info: ModelInfo, *, guided: bool, au
         augmented: Whether pictures are changed at random.
     """
     found = []
-    for key in values(config):
+    written = values(config)
+    for key in written:
         readers = [override for override in OVERRIDES if override.key == key]
         mine = next((override for override in readers if override.kind is info.kind), None)
         if mine is None:
@@ -395,6 +396,11 @@ def problems_for(config: Mapping[str, Any], info: ModelInfo, *, guided: bool, au
             found.append(f"{key} changes nothing with training.augmentation: none; remove one of them")
         elif key in _NOT_V6 and info.name.startswith("PP-OCRv6"):
             found.append(f"{key} is not part of the loss of {info.name}")
+        elif key == "Loss.ohem_ratio" and written.get("Loss.main_loss_type") != "BCELoss":
+            found.append(
+                f"{key} changes nothing with DiceLoss, which is one number for all pixels; write Loss.main_loss_type: "
+                "BCELoss too, or remove it"
+            )
     return found
 
 

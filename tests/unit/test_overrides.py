@@ -130,6 +130,7 @@ def test_what_would_change_nothing_is_refused() -> None:
     assert "with training.augmentation: none" in refused(
         {f"{T}.RecAug.tia_prob": 0.1}, model=READER, augmentation="none"
     )
+    assert "Loss.ohem_ratio changes nothing with DiceLoss" in refused({"Loss": {"ohem_ratio": 4}})
     assert "not part of the loss of PP-OCRv6_small_det" in refused({"Loss.ohem_ratio": 2}, model="PP-OCRv6_small_det")
 
 
@@ -162,7 +163,8 @@ def tried(override: overrides.Override) -> Any:
 @pytest.mark.parametrize("override", OVERRIDES, ids=lambda o: f"{o.kind.value}-{o.key}")
 def test_every_key_is_accepted_and_known_to_its_part(override: overrides.Override) -> None:
     model = _MODELS[override.kind]
-    spec = spec_of({override.key: tried(override)}, model=model)
+    beside = {"Loss.main_loss_type": "BCELoss"} if override.key == "Loss.ohem_ratio" else {}
+    spec = spec_of({**beside, override.key: tried(override)}, model=model)
     found = overrides.settings(spec.training.config, override.part, override.kind)
     assert found
     if override.part is Part.LOSS:
