@@ -183,13 +183,16 @@ def test_the_sheet_shows_what_training_would_see(tmp_path):
     good_data.lines(tmp_path / "data", count=24)
     path = manifest(tmp_path, model="PP-OCRv5_mobile_rec", groupBy="none")
     sheets = []
-    for augmentation in ("auto", "none"):
+    off = {f"{name}_prob": 0 for name in ("tia", "crop", "reverse", "noise", "jitter", "blur", "hsv_aug")}
+    without = {"Train.dataset.transforms": {"RecAug": off, "RecConAug": {"prob": 0}}}
+    for training in ({"augmentation": "auto"}, {"augmentation": "none"}, {"config": without}):
         document = yaml.safe_load(path.read_text())
-        document["spec"]["training"] = {"augmentation": augmentation}
+        document["spec"]["training"] = training
         path.write_text(yaml.safe_dump(document))
         files = json.loads(check(path, "--json", "--show", "30").stdout)["files"]
         sheets.append(cv2.imread(files["sheet"]))
-    wide, plain = sheets
+    wide, plain, switched_off = sheets
+    assert np.array_equal(switched_off, plain)
     assert wide.shape[1] > 1.5 * plain.shape[1], "some lines have others behind them"
     columns = np.split(plain, 4, axis=1)
     assert all(np.array_equal(column, columns[0]) for column in columns)

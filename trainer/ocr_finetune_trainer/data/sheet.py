@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from ocr_finetune_api import overrides
 from ocr_finetune_api.model_table import Kind
+from ocr_finetune_api.overrides import Part
 from ocr_finetune_trainer.data.augment.recognition import suited
 from ocr_finetune_trainer.data.order import generator
 from ocr_finetune_trainer.data.pictures import encode
@@ -69,7 +72,8 @@ def _lines(spec: OCRFineTuneSpec, found: Examination, index: int) -> list[NDArra
     picture, text = line(index)
     if spec.training.augmentation == "none":
         return [picture] * _COLUMNS
-    augment = suited(spec.model.name, longest=found.max_text_length)
+    changes = overrides.settings(spec.training.config, Part.LINES, spec.model.kind)
+    augment = replace(suited(spec.model.name, longest=found.max_text_length), **changes)
     width = max(picture.shape[1], geometry.min_width)
     changed = []
     for epoch in range(_COLUMNS - 1):
@@ -81,10 +85,18 @@ def _lines(spec: OCRFineTuneSpec, found: Examination, index: int) -> list[NDArra
 def _pages(spec: OCRFineTuneSpec, found: Examination, index: int) -> list[NDArray[np.uint8]]:
     from ocr_finetune_trainer.data.detection_samples import DetectionAugmentation, DetectionTransform
 
-    geometry = detection_geometry(spec.model.name)
+    changes = {part: overrides.settings(spec.training.config, part, spec.model.kind) for part in Part}
     sample = found.catalogue.sample(index)
-    plain = DetectionTransform(geometry=geometry, augmentation=DetectionAugmentation.none())
-    changing = plain if spec.training.augmentation == "none" else DetectionTransform(geometry=geometry)
+    plain = DetectionTransform.for_model(
+        spec.model.name,
+        geometry=replace(detection_geometry(spec.model.name), **changes[Part.CANVAS]),
+        augmentation=DetectionAugmentation.none(),
+        pretrained=spec.model.pretrained != "none",
+        targets=changes[Part.TARGETS],
+    )
+    changing = plain
+    if spec.training.augmentation != "none":
+        changing = replace(plain, augmentation=DetectionAugmentation(**changes[Part.PAGES]))
     transforms = [plain, *[changing] * (_COLUMNS - 1)]
     return [
         _with_map(transform(sample, generator(spec.training.seed, epoch, index)))
