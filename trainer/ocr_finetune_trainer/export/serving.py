@@ -155,7 +155,8 @@ class ServedOrientation:
         """The probability that each line, uint8 (h, w, 3) BGR, stands on its head."""
         with _quiet():
             results = self._model.predict(list(images), batch_size=1)
-        best = [(int(result["class_ids"][0]), float(result["scores"][0])) for result in results]
+        # Numbers come as an array of one or as an array of arrays of one, depending on the model.
+        best = [(int(np.ravel(result["class_ids"])[0]), float(np.ravel(result["scores"])[0])) for result in results]
         return [score if number == 1 else 1.0 - score for number, score in best]
 
 
