@@ -254,12 +254,16 @@ _NAMES = (
     "self.train.all(s, self.train.exists_one(t, t.name == s.name))",
     "the names of dataset.train must differ; give each source a name of its own",
 )
+_RARE = (
+    "!has(self.rareCharacters) || self.rareCharacters == 'none' || self.train.all(s, !has(s.weight))",
+    "dataset.rareCharacters and weights of sources can't be combined; take one of them out",
+)
 
 
 class DatasetSpec(ApiModel):
     """The labelled pictures."""
 
-    model_config = ConfigDict(json_schema_extra=_rules(_WEIGHTS, _NAMES))
+    model_config = ConfigDict(json_schema_extra=_rules(_WEIGHTS, _NAMES, _RARE))
 
     train: Annotated[list[TrainSource], Field(min_length=1, max_length=32)] = Field(
         ..., description="Sources of training samples."
@@ -291,6 +295,8 @@ class DatasetSpec(ApiModel):
         weighted = [source.weight is not None for source in self.train]
         if any(weighted) and not all(weighted):
             raise ValueError(_WEIGHTS[1])
+        if any(weighted) and self.rare_characters != "none":
+            raise ValueError(_RARE[1])
         names = [source.name for source in self.train]
         if len(set(names)) != len(names):
             raise ValueError(_NAMES[1])

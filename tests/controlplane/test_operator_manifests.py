@@ -35,6 +35,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "give either a fraction of the training data or a uri of its own, not both",
     ),
     "some weights": ({"dataset": {"train": TWO}}, "give a weight to each source of dataset.train or to none"),
+    "rare characters and weights": (
+        {"dataset": {"train": [{"name": "a", "uri": "x", "weight": 1}], "rareCharacters": "oversample"}},
+        "dataset.rareCharacters and weights of sources can't be combined",
+    ),
     "equal names": (
         {"dataset": {"train": [{"name": "a", "uri": "x"}, {"name": "a", "uri": "y"}]}},
         "the names of dataset.train must differ",

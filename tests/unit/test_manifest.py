@@ -89,6 +89,14 @@ def test_weights_are_for_all_sources_or_none():
     assert "a weight to each source" in "\n".join(problems(two))
 
 
+def test_rare_characters_are_not_drawn_more_often_against_weights():
+    weighted = GOOD.replace("uri: plates}", "uri: plates, weight: 1}")
+    assert parse(weighted, file="f.yaml").spec.dataset.train[0].weight == 1
+    rare = weighted.replace("    train:", "    rareCharacters: oversample\n    train:")
+    assert rare != weighted
+    assert "rareCharacters and weights" in "\n".join(problems(rare))
+
+
 def test_names_of_sources_differ():
     two = GOOD.replace("uri: plates}", "uri: plates}\n      - {name: plates, uri: general}")
     assert "names of dataset.train must differ" in "\n".join(problems(two))
