@@ -451,6 +451,10 @@ class GateSpec(ApiModel):
         None, description="The largest part of the test set that the base model read and the new one does not."
     )
     per_source: bool = Field(default=False, description="Every source of the test set must pass by itself.")
+    proven: bool = Field(
+        default=False,
+        description="The worse end of the 95 % interval must reach min, too: a small test set must not pass by luck.",
+    )
 
 
 class GuardSpec(ApiModel):

@@ -265,6 +265,17 @@ def test_an_improvement_within_the_noise_is_none():
     assert judge(gate, GateInput(metric="accuracy", new=interval(0.9), improvement=interval(0.03, 0.01, 0.05))).passed
 
 
+def test_a_gate_that_asks_for_proof_is_not_passed_by_luck():
+    lucky = GateInput(metric="accuracy", new=interval(0.92, 0.85, 0.97))
+
+    assert judge(GateSpec(min=0.9), lucky).passed
+    (failure,) = judge(GateSpec(min=0.9, proven=True), lucky).failures
+    assert failure.startswith("accuracy 0.9200 is not proven to reach 0.9: the 95 % interval is 0.8500 to 0.9700")
+    assert judge(GateSpec(min=0.9, proven=True), GateInput(metric="accuracy", new=interval(0.95, 0.91, 0.98))).passed
+    low = GateInput(metric="characterErrorRate", new=interval(0.05, 0.02, 0.12))
+    assert not judge(GateSpec(metric="characterErrorRate", min=0.1, proven=True), low).passed
+
+
 def test_error_rates_are_better_when_lower():
     gate = GateSpec(metric="characterErrorRate", min=0.1, min_improvement=0.01)
     good = GateInput(metric="characterErrorRate", new=interval(0.05), improvement=interval(-0.1, -0.12, -0.08))

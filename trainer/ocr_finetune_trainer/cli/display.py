@@ -163,6 +163,10 @@ def _summary(engine: LocalEngine) -> list[tuple[str, str]]:
         )
         for name, before, after in before_and_after(evaluated.metrics):
             rows.append((name, f"{before} before → {after} after, {where}"))
+        pages = evaluated.metrics.get("endToEnd")
+        if pages:
+            before = f"{pages['base']['fMeasure']:.2%}" if "base" in pages else "not measured"
+            rows.append(("whole pages", f"F-measure {before} before → {pages['fMeasure']:.2%} after"))
     folder = engine.workspace.folder
     for result in (trained, evaluated, exported):
         rows += [(name, str(folder / path)) for name, path in (result.artifacts if result else {}).items()]

@@ -73,8 +73,9 @@ class Verdict:
 def judge(gate: GateSpec, measured: GateInput) -> Verdict:
     """Decides.
 
-    `min` and `maxRegression` are judged by the measured value, as people read them; `minImprovement` by the worse end
-    of the paired 95 % interval, because a difference within the noise is no improvement.
+    `min` and `maxRegression` are judged by the measured value, as people read them, `min` with `proven` by the worse end
+    of its 95 % interval; `minImprovement` by the worse end of the paired interval, because a difference within the noise
+    is no improvement.
     """
     failures: list[str] = []
     notes: list[str] = []
@@ -104,7 +105,12 @@ def _least(gate: GateSpec, measured: GateInput, failures: list[str], notes: list
             where = f" on source {source}" if source else ""
             failures.append(f"{measured.metric} is {value:.4f}{where}; {word} {gate.min:g} is wanted")
     doubtful = measured.new.low < gate.min if up else measured.new.high > gate.min
-    if not failures and doubtful:
+    if not failures and doubtful and gate.proven:
+        failures.append(
+            f"{measured.metric} {measured.new.value:.4f} is not proven to reach {gate.min:g}: the 95 % interval is "
+            f"{measured.new.low:.4f} to {measured.new.high:.4f}; more test samples make it narrower"
+        )
+    elif not failures and doubtful:
         notes.append(
             f"{measured.metric} {measured.new.value:.4f} passes the gate of {gate.min:g}, but with so few test samples "
             f"it may be luck: the 95 % interval is {measured.new.low:.4f} to {measured.new.high:.4f}"
