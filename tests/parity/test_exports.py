@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 DICTIONARY = Dictionary(tuple("abcdefghij"))
 LARGE = {
+    "PP-OCRv6_medium_rec",
+    "PP-OCRv6_medium_det",
     "CRNN_r34_vd",
     "PP-OCRv5_server_rec",
     "PP-OCRv4_server_rec",
@@ -48,6 +50,12 @@ NAMES = (
     "PP-OCRv3_mobile_rec",
     "PP-OCRv3_mobile_rec_ctc",
     "CRNN_r34_vd",
+    "PP-OCRv6_tiny_rec",
+    "PP-OCRv6_small_rec",
+    "PP-OCRv6_medium_rec",
+    "PP-OCRv6_tiny_det",
+    "PP-OCRv6_small_det",
+    "PP-OCRv6_medium_det",
     "PP-OCRv5_mobile_det",
     "PP-OCRv5_server_det",
     "PP-OCRv4_mobile_det",
