@@ -11,11 +11,15 @@ import pytest
 import requests
 from breaking_proxy import breaking
 from oci_registry import running
+from trained_run import context_for, spec_of
 
 from ocr_finetune_api.exit_codes import ConfigurationError, OutputError, StorageError
+from ocr_finetune_api.plan import Stage
 from ocr_finetune_api.spec import CredentialSpec
 from ocr_finetune_trainer.export.archive import ATTEMPTS, pack
 from ocr_finetune_trainer.export.registry import login_for, push_to_registry
+from ocr_finetune_trainer.stages import export
+from ocr_finetune_trainer.stages.prepare import SECRETS
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -57,6 +61,24 @@ def test_what_is_pulled_is_the_archive(registry, archive):
     assert address == f"oci://{registry}/models/plates@sha256:{hashlib.sha256(answer.content).hexdigest()}"
     config = requests.get(f"http://{registry}/v2/models/plates/blobs/{manifest['config']['digest']}", timeout=9)
     assert config.content == b"{}"
+
+
+def test_the_stage_delivers_to_where_the_manifest_says(registry, archive, tmp_path, monkeypatch):
+    secrets = tmp_path / "secrets"
+    (secrets / "registry").mkdir(parents=True)
+    (secrets / "registry" / "username").write_text("ann")
+    (secrets / "registry" / "password").write_text("secret")
+    monkeypatch.setenv(SECRETS, str(secrets))
+    spec = spec_of(
+        export={"destination": f"oci://{registry}/models/digits:v2"},
+        credentials=[{"prefix": f"oci://{registry}", "secretName": "registry"}],
+    )
+
+    uri = export._deliver(context_for(tmp_path, Stage.EXPORT, spec=spec), archive)
+
+    manifest = manifest_of(registry, "models/digits", "v2").json()
+    assert uri.startswith(f"oci://{registry}/models/digits@sha256:")
+    assert manifest["annotations"]["org.opencontainers.image.title"] == "digits"
 
 
 def test_a_network_that_breaks_half_way_is_tried_again_and_nobody_sees_half(registry, archive):
