@@ -107,4 +107,4 @@ def _reached(killed_at: list[tuple[str, bool]]) -> None:
             assert part in calls, (part, done)
         assert "/jobs plates-train-2" in calls
     states = [done for call, done in killed_at if call.endswith("/status")]
-    assert states.count(True) == states.count(False) >= 10
+    assert states.count(True) == states.count(False) >= 7

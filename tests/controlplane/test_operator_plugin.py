@@ -124,7 +124,7 @@ def test_reports_are_fetched_and_nothing_is_left_behind(
         assert target.read_text() == f"<html>{words}</html>"
     (folder / status["artifacts"]["report"]).unlink()
     target.unlink()
-    assert "No such file" in user.ocrft("report", "plates", "-o", str(target), ok=False)
+    assert "evaluation/report.html" in user.ocrft("report", "plates", "-o", str(target), ok=False)
     assert not target.exists()
     wait_for(
         lambda: not [pod for pod in world.kube.list("Pod", world.namespace) if "report" in pod["metadata"]["name"]],
