@@ -47,6 +47,20 @@ def test_pages_get_a_detector(tmp_path):
     assert load(tmp_path / "finetune.yaml").spec.model.name == "PP-OCRv5_mobile_det"
 
 
+def test_tables_get_a_table_model(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    Image.new("RGB", (100, 80)).save(folder / "a.png")
+    structure = {"tokens": ["<tr>", "<td>", "</td>", "<td>", "</td>", "</tr>"]}
+    cells = [{"tokens": ["a"], "bbox": [1, 1, 9, 9]}, {"tokens": []}]
+    (folder / "gt.txt").write_text(json.dumps({"filename": "a.png", "html": {"structure": structure, "cells": cells}}))
+    done = ocrft("init", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 tables with cells" in done.stderr
+    spec = load(tmp_path / "finetune.yaml").spec
+    assert (spec.model.name, spec.dataset.train[0].format) == ("SLANet", "pubtabnet")
+
+
 def test_nothing_is_overwritten_without_force(lines, tmp_path):
     (tmp_path / "finetune.yaml").write_text("mine")
     done = ocrft("init", lines, cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocr_finetune_api.exit_codes import DataError, InputMissingError, OutputError
+from ocr_finetune_api.model_table import Kind
 
 if TYPE_CHECKING:
     from ocr_finetune_trainer.data.formats import Recognised
 
+_OF_TABLES = frozenset({"pubtabnet", "pp-structure"})
 LOOKED_AT = 20_000  # labels; enough to know what the data is like
 
 _TEMPLATE = """\
@@ -67,15 +70,17 @@ def init(
     if to_file and output.exists() and not force:
         raise OutputError(f"{output}: exists already", hint="name another file with --output, or give --force")
     recognised, lines, pages, problems = _look(folder)
+    of_tables = recognised.format.value in _OF_TABLES
+    seen = _seen(lines, pages, problems, unit="tables with cells" if of_tables else "pages with boxes")
     file = str(output) if to_file else "finetune.yaml"
     text = _TEMPLATE.format(
         folder=folder,
         file=file,
         reason=recognised.reason,
-        seen=_seen(lines, pages, problems),
+        seen=seen,
         name=name or _name(folder.absolute().name),
         source=_name(folder.absolute().name),
-        model="PP-OCRv5_mobile_det" if pages > lines else "PP-OCRv5_mobile_rec",
+        model="SLANet" if of_tables else "PP-OCRv5_mobile_det" if pages > lines else "PP-OCRv5_mobile_rec",
         uri=_quoted(str(_relative(folder, output.absolute().parent if to_file else Path.cwd()))),
         format=recognised.format.value,
     )
@@ -98,7 +103,7 @@ def init(
             }
         )
     elif to_file:
-        err.print(f"{recognised.reason}; {_seen(lines, pages, problems)}", markup=False)
+        err.print(f"{recognised.reason}; {seen}", markup=False)
         out.print(f"wrote {output}; next: ocrft check {output}", markup=False)
     else:
         typer.echo(text, nl=False)
@@ -115,6 +120,8 @@ def _look(folder: Path) -> tuple[Recognised, int, int, int]:
     files, list_file = open_files(folder)
     request = Request(files=files, list_file=list_file)
     recognised = recognise(request)
+    if recognised.format.value in _OF_TABLES:
+        request = replace(request, kind=Kind.TABLE)
     found = list(islice(layout(recognised.format).read(request), LOOKED_AT))
     records = [item for item in found if isinstance(item, Record)]
     if not records:
@@ -123,8 +130,8 @@ def _look(folder: Path) -> tuple[Recognised, int, int, int]:
     return recognised, len(records) - pages, pages, len(found) - len(records)
 
 
-def _seen(lines: int, pages: int, problems: int) -> str:
-    parts = [f"{lines:,} labelled lines" if lines else "", f"{pages:,} pages with boxes" if pages else ""]
+def _seen(lines: int, pages: int, problems: int, *, unit: str) -> str:
+    parts = [f"{lines:,} labelled lines" if lines else "", f"{pages:,} {unit}" if pages else ""]
     if problems:
         parts.append(f"{problems:,} problems, which `ocrft check` explains")
     more = " (and more)" if lines + pages + problems >= LOOKED_AT else ""
