@@ -77,6 +77,8 @@ def test_int8_is_smaller_and_reads_as_well(float_model, calibration, tmp_path):
     assert "head" in result.in_float.values()
     assert metadata(target) == metadata(float_model)
     assert "QuantizeLinear" in operators(target)
+    # So small a model is mostly its graph, and the note says so.
+    assert result.note().endswith(", because it is small itself")
 
 
 def with_an_outlier(path, target):

@@ -33,6 +33,7 @@ QUANTIZED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 # Parts of the quantisable layers that are left in float, one after the other; 1 leaves only weights in eight bits.
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
 LEAST_WEIGHTS = 1024
+WANTED_RATIO = 0.35
 _DEBUG_SAMPLES = 4
 _NAMED = 12
 
@@ -53,6 +54,7 @@ class Quantized:
         size: Bytes of the file.
         float_size: Bytes of the float model.
         seconds: How long it took.
+        float_bytes: Bytes of larger weights that are stored as float, by the operator that uses them.
     """
 
     drop: float
@@ -64,6 +66,7 @@ class Quantized:
     size: int
     float_size: int
     seconds: float
+    float_bytes: Mapping[str, int]
 
     @property
     def ratio(self) -> float:
@@ -80,7 +83,12 @@ class Quantized:
             what = f"{len(self.in_float)} of {self.layers} layers keep float activations: {named}{more}"
         else:
             what = f"all {self.layers} layers are in eight bits"
-        return f"int8: {what}; {self.ratio:.2f} of the float model's size"
+        told = f"int8: {what}; {self.ratio:.2f} of the float model's size"
+        if self.ratio > WANTED_RATIO:
+            largest = sorted(self.float_bytes.items(), key=lambda item: -item[1])[:3]
+            named = ", ".join(f"{size / 1024:.0f} KiB of {name}" for name, size in largest)
+            told += f", because onnxruntime stores these as float: {named}" if named else ", because it is small itself"
+        return told
 
 
 class _Reader:
@@ -177,6 +185,7 @@ def quantize_int8(
         size=target.stat().st_size,
         float_size=path.stat().st_size,
         seconds=time.perf_counter() - started,
+        float_bytes=_float_bytes(onnx.load(str(target)).graph),
     )
 
 
@@ -325,6 +334,30 @@ def _store_weights_in_eight_bits(model: Any) -> None:
         )
     for node in reversed(added):
         graph.node.insert(0, node)
+
+
+def _float_bytes(graph: Any) -> dict[str, int]:
+    """Bytes of larger float weights by the operator that uses them, also in the bodies of loops."""
+    import onnx
+    from onnx import numpy_helper
+
+    users = {name: node.op_type for node in graph.node for name in node.input}
+    sizes: dict[str, int] = {}
+
+    def add(name: str, size: int) -> None:
+        if size >= 4 * LEAST_WEIGHTS:
+            sizes[name] = sizes.get(name, 0) + size
+
+    for value in graph.initializer:
+        if value.data_type == onnx.TensorProto.FLOAT:
+            add(users.get(value.name, "Loop"), numpy_helper.to_array(value).nbytes)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.t.data_type == onnx.TensorProto.FLOAT:
+                add("Constant", numpy_helper.to_array(attribute.t).nbytes)
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                add(node.op_type, sum(_float_bytes(attribute.g).values()))
+    return sizes
 
 
 def _compact(model: Any) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from ocr_finetune_api.exit_codes import ConfigurationError
 from ocr_finetune_trainer.data.pictures import PictureError, decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.evaluation.held_out import HeldOutSet
@@ -61,14 +60,9 @@ class Calibration(Sequence["NDArray[np.float32]"]):
             part._chosen = self._chosen[index]
             return part
         picture = decode(self._dataset.image(self._chosen[index]))
-        if not isinstance(self._geometry, DetectionGeometry):
-            return self._geometry.batch([picture])
         if isinstance(self._geometry, DetectionGeometry):
             return self._geometry.normalization(self._geometry.resize(picture).picture)[None]
-        raise ConfigurationError(
-            "export.quantize: int8 is made for recognition and detection models only",
-            hint="write quantize: fp16 or none",
-        )
+        return self._geometry.batch([picture])
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for number in range(len(self)):
@@ -111,6 +105,7 @@ class Small:
                 "weightsOnly": self.quantized.weights_only,
                 "tried": [{"inFloat": count, "drop": drop} for count, drop in self.quantized.tried],
                 "sizeRatio": self.quantized.ratio,
+                "floatBytes": dict(self.quantized.float_bytes),
                 "seconds": self.quantized.seconds,
             }
         return values
