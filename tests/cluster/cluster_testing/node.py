@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,8 @@ class Node:
             if not self._services[name].running:
                 self._services[name].start()
                 if name == "containerd":
-                    wait_for((self.folder / "containerd.sock").exists, describe="containerd's socket")
+                    # The file of one that was killed is still there, and a kubelet that finds nobody behind it ends.
+                    wait_for(self._containerd_answers, describe="containerd to answer")
 
     def fail(self) -> None:
         """Ends kubelet and containerd at once, as a machine does that loses its connection; containers go on."""
@@ -137,8 +139,8 @@ class Node:
 
     def import_image(self, archive: Path) -> None:
         """Hands an image archive to containerd."""
-        socket = self.folder / "containerd.sock"
-        call("ctr", "--address", socket, "--namespace", "k8s.io", "images", "import", archive)
+        address = self.folder / "containerd.sock"
+        call("ctr", "--address", address, "--namespace", "k8s.io", "images", "import", archive)
 
     def destroy(self) -> None:
         """Ends everything on the node and removes namespaces, links, mounts and cgroups."""
@@ -178,6 +180,10 @@ class Node:
                 if f"pod{uid}" in Path(f"/proc/{pid}/cgroup").read_text() and program in command:
                     found.append(pid)
         return found
+
+    def _containerd_answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.folder / "containerd.sock")) == 0
 
     def _kill_all(self, *, but: set[int]) -> None:
         def left() -> list[int]:
@@ -240,12 +246,12 @@ class Node:
         )
         (self.folder / "cni" / "10-pods.conflist").write_text(_NETWORK.format(folder=self.folder, pods=self.pods))
         (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-        socket = f"unix://{self.folder}/containerd.sock"
+        runtime = f"unix://{self.folder}/containerd.sock"
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": "0.0.0.0",
-            "containerRuntimeEndpoint": socket,
+            "containerRuntimeEndpoint": runtime,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": self._cgroup,
             "failCgroupV1": False,
