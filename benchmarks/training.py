@@ -116,7 +116,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
                 characters="0123456789", epochs=1, batch=batch, rate=1e-3, report_every=2,
                 python=options.peer_python, before=_on_one_core(),
             )  # fmt: skip
-        speed_of_ours = _samples_a_second(job, batch=batch)
+            speed_of_ours = _samples_a_second(job, batch=batch)
         found[name] = {
             "batch": batch,
             "samplesPerSecond": round(speed_of_ours, 2),
@@ -168,13 +168,7 @@ def overhead(_options: argparse.Namespace) -> dict[str, Any]:
         job = Job(Path(folder) / "run", {"epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 1})
         _prepare(job, digits(1400), digits(16, start=1400))
         _train(job)
-        text = (job.root / "rank-0.train.prom").read_text(encoding="utf-8")
-    parts = {
-        line.split('part="')[1].split('"')[0]: float(line.rpartition(" ")[2])
-        for line in text.splitlines()
-        if line.startswith("ocrft_train_part_seconds_sum")
-    }
-    steps = 2 * -(-1400 // 64)
+        parts = {part: job.curve(f"seconds/{part}") for part in ("data", "compute", "agree")}
     paddle.seed(0)
     name = "MobileNetV3_small_ctc"
     model, loss = models.build(name, characters=10), losses.build(name)
@@ -191,13 +185,17 @@ def overhead(_options: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         optimizer.clear_grad()
 
-    bare_seconds = _median(bare)
-    loop = (parts["data"] + parts["compute"] + parts["agree"]) / steps
+    bare_seconds = _median(bare, count=20)
+    steady = [step for step in parts["data"] if step > 1]
+    seconds = {part: float(np.median([values[step] for step in steady])) for part, values in parts.items()}
+    whole = sum(sum(values.values()) for values in parts.values())
+    loop = float(np.median([sum(values[step] for values in parts.values()) for step in steady]))
     return {
         "secondsOfAStep": round(loop, 4),
         "secondsOfABareStep": round(bare_seconds, 4),
         "overhead": round(loop / bare_seconds - 1, 3),
-        "dataWait": round(parts["data"] / steps / loop, 3),
+        "dataWait": round(seconds["data"] / loop, 4),
+        "dataWaitWithTheFirstSteps": round(sum(parts["data"].values()) / whole, 3),
     }
 
 
