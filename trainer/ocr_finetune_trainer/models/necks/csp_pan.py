@@ -85,6 +85,14 @@ class _Lateral(nn.Layer):
         return [conv(maps[index]) for index, conv in enumerate(self.convs)]
 
 
+def _enlarged(coarse: Tensor, *, like: Tensor) -> Tensor:
+    """Nearest neighbours in the size of a map that is twice as large, or one less where halving rounded up."""
+    height, width = like.shape[2:4]
+    if paddle.in_dynamic_mode():
+        return nn.functional.interpolate(coarse, size=(height, width), mode="nearest")
+    return upsample(coarse, 2)[:, :, :height, :width]
+
+
 class CSPPAN(nn.Layer):
     """Brings all maps to one width and lets them exchange what they know.
 
@@ -108,8 +116,7 @@ class CSPPAN(nn.Layer):
         inner = [lateral[-1]]
         for index, block in enumerate(self.top_down_blocks):
             fine = lateral[-2 - index]
-            # The finer map is twice as large, or one less where halving rounded up: nearest neighbours either way.
-            coarse = upsample(inner[0], 2)[:, :, : fine.shape[2], : fine.shape[3]]
+            coarse = _enlarged(inner[0], like=fine)
             inner.insert(0, block(paddle.concat([coarse, fine], axis=1)))
         outs = [inner[0]]
         for index, block in enumerate(self.bottom_up_blocks):
