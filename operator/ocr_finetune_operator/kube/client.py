@@ -51,7 +51,8 @@ class Client:
     """One connection pool with the rights of the operator."""
 
     def __init__(self, configuration: Configuration, *, metrics: Metrics, seconds: float = 30.0) -> None:
-        configuration.retries = False
+        # Not False: that the library takes for a number, and tries again for ever, with growing pauses.
+        configuration.retries = None
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
         self._metrics = metrics
