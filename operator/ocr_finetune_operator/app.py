@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import kopf
@@ -214,8 +214,12 @@ class Operator:
         await asyncio.to_thread(lambda: asyncio.run(operator()))
 
     def _seen(self, kind: str, manifest: Manifest, gone: bool) -> None:
-        see = {"OCRFineTune": self._cache.see_run, "Job": self._cache.see_job, "Pod": self._cache.see_pod}[kind]
-        key = see(manifest, gone=gone)
+        looks: dict[str, Callable[..., RunKey | None]] = {
+            "OCRFineTune": self._cache.see_run,
+            "Job": self._cache.see_job,
+            "Pod": self._cache.see_pod,
+        }
+        key = looks[kind](manifest, gone=gone)
         if key is not None:
             self._queue.add(key)
 
