@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -136,7 +135,8 @@ class Operator:
             tasks["lease"] = asyncio.create_task(leader.hold())
         stop = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait({*tasks.values(), *workers, stop}, return_when=asyncio.FIRST_COMPLETED)
-        graceful = done == {stop}
+        # Workers that have nothing to do end in the same moment as the wait for the stop.
+        graceful = stop in done and not done & set(tasks.values())
         for name, task in tasks.items():
             if task in done:
                 error = None if task.cancelled() else task.exception()
@@ -202,16 +202,18 @@ class Operator:
 
         handlers.register(registry, seen=seen)
         namespaces = [namespace for namespace in self._found.namespaces if namespace]
-        operator = functools.partial(
-            kopf.operator,
-            registry=registry,
-            settings=settings,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=stop,
-        )
-        await asyncio.to_thread(lambda: asyncio.run(operator()))
+
+        async def watch() -> None:
+            await kopf.operator(
+                registry=registry,
+                settings=settings,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=stop,
+            )
+
+        await asyncio.to_thread(lambda: asyncio.run(watch()))
 
     def _seen(self, kind: str, manifest: Manifest, gone: bool) -> None:
         looks: dict[str, Callable[..., RunKey | None]] = {
