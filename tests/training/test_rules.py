@@ -187,6 +187,15 @@ def test_an_impossible_batch_is_refused_with_numbers(zygote, make_job):
     assert "a step takes 100 × 1 = 100 samples, but there are only 48" in outcome.problems[0]
 
 
+def test_an_impossible_batch_leaves_what_was_trained_where_it_is(zygote, make_job):
+    job = make_job()
+    assert run(zygote, job)[0] == 0
+    job.training["batchSize"] = 100
+    assert run(zygote, job)[0] == 78
+    job.training |= {"batchSize": 8, "epochs": 3}
+    assert run(zygote, job)[1].values["details"]["resumedFromStep"] == 12
+
+
 def test_a_device_that_is_not_there_is_named(zygote, make_job):
     code, outcome, _ = run(zygote, make_job(), device="gpu")
     assert code == 81

@@ -123,8 +123,11 @@ class _Job:
         )
         self.fence = Fence(workspace.fence, attempt=config.attempt, execution=execution)
         self.trackers = self._open_trackers()
+        facts = self._facts()
+        # What can't work is refused before older checkpoints are set aside for it.
+        choose(spec, facts)
         self.start = self._locate()
-        self.settings = self._choose()
+        self.settings = self._choose(facts)
         self.writer = self._writer() if ranks.first else None
         self.loaded: LoadReport | None = None
         self.model = self._build_model()
@@ -186,8 +189,8 @@ class _Job:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
 
-    def _choose(self) -> Settings:
-        facts = Facts(
+    def _facts(self) -> Facts:
+        return Facts(
             samples=len(self.inputs.train),
             validation_samples=len(self.inputs.validation),
             gpu=self.gpu,
@@ -195,6 +198,8 @@ class _Job:
             new_characters=self.inputs.new_characters,
             cores=cores_a_process(self.config.devices_per_node),
         )
+
+    def _choose(self, facts: Facts) -> Settings:
         # A training that goes on keeps what was chosen when it began, whatever it runs on now.
         going_on = self.start.checkpoint if self.start.progress is not None else None
         before = going_on.manifest.settings if going_on is not None else {}
@@ -425,7 +430,7 @@ class _Job:
                 },
                 "artifacts": {"checkpoint": f"{folder.name}/{chosen.path.name}"} if chosen else {},
                 "choices": [choice.model_dump() for choice in self.settings.choices],
-                "warnings": [*self.settings.warnings, *self.start.restarted],
+                "warnings": [*self.settings.warnings, *self.start.restarted, *self.start.skipped],
                 "details": {
                     "ended": ending.value,
                     "world": self.ranks.world,

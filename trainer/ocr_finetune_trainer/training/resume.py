@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_finetune_api.exit_codes import ConfigurationError, InputMissingError
 from ocr_finetune_trainer.training import checkpoint
-from ocr_finetune_trainer.training.checkpoint import Checkpoint, Progress
+from ocr_finetune_trainer.training.checkpoint import Checkpoint, Damage, Progress
 from ocr_finetune_trainer.training.choices import Settings
 from ocr_finetune_trainer.training.identity import EPOCHS, differences, require_same_model
 
@@ -35,11 +35,13 @@ class Start:
         checkpoint: What is restored; None at the very start.
         progress: How far it had come; None if only the arrays are taken over.
         restarted: Why an older training was not gone on with, one sentence a field.
+        skipped: Checkpoints that can't be used, one sentence each.
     """
 
     checkpoint: Checkpoint | None = None
     progress: Progress | None = None
     restarted: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def locate(
@@ -65,19 +67,22 @@ def locate(
         ConfigurationError: `resume_from` is of another model.
         InputMissingError: There is no usable checkpoint at `resume_from`.
     """
-    newest = checkpoint.load_latest(
-        workspace, report=lambda damage: tell("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
-    )
-    if newest is not None:
-        wrong = _differences(newest, identity, batch=batch)
-        if not wrong:
-            return Start(checkpoint=newest, progress=_extended(newest.manifest.progress, identity))
-        if begin_anew:
+    skipped: list[str] = []
+
+    def skip(damage: Damage) -> None:
+        skipped.append(f"skipped a damaged checkpoint: {damage.path.name}: {damage.reason}")
+        tell("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
+
+    newest = checkpoint.load_latest(workspace, report=skip)
+    wrong = _differences(newest, identity, batch=batch) if newest is not None else []
+    if newest is not None and not wrong:
+        start = Start(checkpoint=newest, progress=_extended(newest.manifest.progress, identity))
+    else:
+        if wrong and begin_anew:
             kept = set_aside(workspace.checkpoints)
             tell("restarted", reasons=wrong, kept=kept.name)
-        elsewhere = _elsewhere(workspace, resume_from, identity=identity, batch=batch)
-        return replace(elsewhere, restarted=tuple(wrong))
-    return _elsewhere(workspace, resume_from, identity=identity, batch=batch)
+        start = _elsewhere(workspace, resume_from, identity=identity, batch=batch)
+    return replace(start, restarted=tuple(wrong), skipped=tuple(skipped))
 
 
 def keep_settings(new: Settings, old: Mapping[str, Any]) -> Settings:
