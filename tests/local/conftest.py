@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-from ocr_finetune_api import results
-from ocr_finetune_api.plan import Stage
-from ocr_finetune_api.results import StageResult
-from ocr_finetune_api.workspace import Workspace
-
-ROOT = Path(__file__).parents[2]
-DIGITS = ROOT / "examples" / "digits"
+from local_run import DIGITS, Run, command, environment
 
 Ocrft = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "ocr_finetune_trainer.cli", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")
@@ -51,34 +33,6 @@ def digits(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "data"
     runpy.run_path(str(DIGITS / "make_dataset.py"))["write"](folder)
     return folder
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a test: its manifest and its files."""
-
-    manifest: Path
-    root: Path
-
-    @property
-    def workspace(self) -> Workspace:
-        name = yaml.safe_load(self.manifest.read_text(encoding="utf-8"))["metadata"]["name"]
-        return Workspace(self.root, f"{name}-local")
-
-    def result(self, stage: str) -> StageResult:
-        result = results.read(self.workspace.result(Stage(stage)))
-        assert result is not None, f"{stage} left no result"
-        return result
-
-    def change(self, changes: Mapping[str, Any]) -> None:
-        document = yaml.safe_load(self.manifest.read_text(encoding="utf-8"))
-        for path, value in changes.items():
-            *parents, last = path.split(".")
-            place = document["spec"]
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = value
-        self.manifest.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

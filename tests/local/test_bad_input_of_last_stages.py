@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from conftest import Run
+from local_run import Run
 
 from ocr_finetune_api.plan import Stage
 from ocr_finetune_trainer.data.store import write_view

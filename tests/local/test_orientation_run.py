@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Run
+from local_run import ROOT, Run
 from sklearn.datasets import load_digits
 
 from ocr_finetune_trainer.data.orientation_samples import can_be_told, turn

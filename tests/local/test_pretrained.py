@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import Run, environment
+from local_run import Run, environment
 
 from ocr_finetune_api.model_table import OFFICIAL_SITE, TABLE
 from ocr_finetune_trainer import models

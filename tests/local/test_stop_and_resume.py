@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from conftest import Run, command, environment
+from local_run import Run, command, environment
 
 DEADLINE_SECONDS = 120
 

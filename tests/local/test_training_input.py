@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from local_run import Run
 
 from ocr_finetune_trainer.training import checkpoint
 
