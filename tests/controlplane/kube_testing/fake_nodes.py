@@ -529,4 +529,5 @@ def wait_until_stages_are_known(kube: Kube) -> None:
         node = kube.patch("Node", _CANARY, None, {"metadata": {"annotations": annotations}})
         return any(one.get("reason") == f"Seen{number}" for one in node.get("status", {}).get("conditions", []))
 
-    wait_for(seen, describe="kwok to read the stages", interval=0.02)
+    # After a pause of the API server kwok's watches wait for up to half a minute before they try again.
+    wait_for(seen, describe="kwok to read the stages", timeout=90.0, interval=0.02)
