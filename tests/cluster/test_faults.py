@@ -185,7 +185,8 @@ def test_a_damaged_checkpoint_is_passed_over(start: Start) -> None:
     run.wait_checkpoint(beyond=_EVERY)
     run.patch({"policy": {"suspend": True}})
     run.wait_phase("Suspended", timeout=120)
-    newest = max(run.folder().glob("checkpoints/*/manifest.json"), key=lambda path: path.parent.name).parent
+    run.wait_pods_gone()
+    newest = max(run.folder().glob("checkpoints/[0-9]*/manifest.json"), key=lambda path: path.parent.name).parent
     for file in newest.glob("*.safetensors"):
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -201,7 +202,7 @@ def test_suspend_saves_and_resume_goes_on(start: Start, undisturbed: dict[str, A
     run.wait_checkpoint()
     run.patch({"policy": {"suspend": True}})
     run.wait_phase("Suspended", timeout=120)
-    assert run.pods() == []
+    run.wait_pods_gone()
     saved = max(run.checkpoints())
     run.patch({"policy": {"suspend": False}})
     status = _succeeds(run, undisturbed)

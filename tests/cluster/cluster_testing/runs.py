@@ -104,7 +104,7 @@ class Run:
 
     def checkpoints(self) -> list[int]:
         """Returns the steps of the complete checkpoints."""
-        manifests = self.folder().glob("checkpoints/*/manifest.json")
+        manifests = self.folder().glob("checkpoints/[0-9]*/manifest.json")  # a name with a dot is being written
         return sorted(int(path.parent.name.split(".")[0]) for path in manifests)
 
     def pods(self, stage: str = "train", *, phase: str = "Running") -> list[Manifest]:
@@ -114,6 +114,10 @@ class Run:
             pod for pod in self._kube.list("Pod", self.namespace, labels=labels) if pod["status"]["phase"] == phase
         ]
         return sorted(found, key=lambda pod: int(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]))
+
+    def wait_pods_gone(self, stage: str = "train", *, timeout: float = 120.0) -> None:
+        """Waits until no pod of a stage runs any more: a suspended one saves a checkpoint before it ends."""
+        wait_for(lambda: not self.pods(stage), describe=f"the pods of {stage} to end", timeout=timeout)
 
     def jobs(self) -> list[str]:
         """Returns the names of the run's Jobs."""
