@@ -1,8 +1,8 @@
 """The head of SLANet: reads a table's structure token by token, and a box for every cell beside it.
 
-A gated recurrent unit looks at the feature map through additive attention (https://arxiv.org/abs/1409.0473). Two things
-are done once here that PaddleOCR does at every step: the projection of the feature map, and, in training, the layers
-that turn states into tokens and boxes. The numbers are the same.
+A gated recurrent unit looks at the feature map through additive attention (https://arxiv.org/abs/1409.0473). Some things
+are done once here that PaddleOCR does at every step: the projection of the feature map, the parts of the gates' weights,
+and, in training, the layers that turn states into tokens and boxes. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -49,19 +49,24 @@ class _AttentionCell(nn.Layer):
         _, rows = paddle.split(self.rnn.weight_ih, list(self._split), axis=1)
         return F.embedding(tokens, rows.transpose([1, 0])) + self.rnn.bias_ih
 
-    def forward(self, state: Tensor, *, features: Tensor, projected: Tensor, token_gates: Tensor) -> Tensor:
+    def context_weights(self) -> Tensor:
+        """What turns a context into gates, (3 * hidden, in_channels)."""
+        columns, _ = paddle.split(self.rnn.weight_ih, list(self._split), axis=1)
+        return columns
+
+    def forward(self, state: Tensor, *, seen: tuple[Tensor, ...], token_gates: Tensor) -> Tensor:
         """The next state (N, hidden).
 
         Args:
             state: (N, hidden).
-            features: The feature map as a sequence (N, T, in_channels).
-            projected: `i2h(features)`, (N, T, hidden).
+            seen: The feature map as a sequence (N, T, in_channels), `i2h` of it (N, T, hidden), and `context_weights`,
+                which a training would keep once for every step if they were made there.
             token_gates: `token_gates` of the last token, (N, 3 * hidden).
         """
+        features, projected, columns = seen
         energy = self.score(paddle.tanh(projected + self.h2h(state).unsqueeze(1)))
         attention = F.softmax(energy, axis=1)
         context = paddle.matmul(attention, features, transpose_x=True).squeeze(1)
-        columns, _ = paddle.split(self.rnn.weight_ih, list(self._split), axis=1)
         reset_x, update_x, new_x = paddle.split(
             paddle.matmul(context, columns, transpose_y=True) + token_gates, 3, axis=1
         )
@@ -88,16 +93,15 @@ class SLAHead(GreedyHead):
         self.structure_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, classes))
         self.loc_generator = nn.Sequential(_linear(_HIDDEN, _HIDDEN), _linear(_HIDDEN, box_numbers), nn.Sigmoid())
 
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature map (N, in_channels, H, W) as a sequence (N, T, in_channels), and projected (N, T, hidden)."""
-        sequence = features.flatten(2).transpose([0, 2, 1])
-        return sequence, self.structure_attention_cell.i2h(sequence)
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a cell's `seen` is for a feature map (N, in_channels, H, W)."""
+        sequence, cell = features.flatten(2).transpose([0, 2, 1]), self.structure_attention_cell
+        return sequence, cell.i2h(sequence), cell.context_weights()
 
     def step(self, state: Tensor, token: Tensor, seen: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The next state, which is also what was found."""
-        sequence, projected = seen
         cell = self.structure_attention_cell
-        state = cell(state, features=sequence, projected=projected, token_gates=cell.token_gates(token))
+        state = cell(state, seen=seen, token_gates=cell.token_gates(token))
         return state, state
 
     def teach(self, features: Tensor, *, structure: Tensor, steps: int) -> dict[str, Tensor]:
@@ -111,14 +115,12 @@ class SLAHead(GreedyHead):
         Returns:
             `structure_probs`: logits (N, steps, classes); `loc_preds`: boxes in [0, 1], (N, steps, box_numbers).
         """
-        sequence, projected = self.look(features)
+        seen = self.look(features)
         gates = self.structure_attention_cell.token_gates(structure[:, :steps]).unbind(axis=1)
-        state = paddle.zeros([features.shape[0], _HIDDEN], dtype=sequence.dtype)
+        state = paddle.zeros([features.shape[0], _HIDDEN], dtype=seen[0].dtype)
         states = []
         for token_gates in gates:
-            state = self.structure_attention_cell(
-                state, features=sequence, projected=projected, token_gates=token_gates
-            )
+            state = self.structure_attention_cell(state, seen=seen, token_gates=token_gates)
             states.append(state)
         stacked = paddle.stack(states, axis=1)
         return {"structure_probs": self.structure_generator(stacked), "loc_preds": self.loc_generator(stacked)}
