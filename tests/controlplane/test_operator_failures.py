@@ -175,11 +175,16 @@ def test_a_dead_node_is_given_up_and_only_then_the_next_attempt_starts(
     world.create(policy={"nodeLostGrace": "4s"}, pods={"nodeSelector": own})
     (pod,) = world.running("plates-train-1")
     nodes.fail(pod["spec"]["nodeName"])
-    world.kube.wait("Pod", pod["metadata"]["name"], world.namespace, lambda p: "deletionTimestamp" in p["metadata"])
-    assert world.jobs(Stage.TRAIN) == ["plates-train-1"]
+
+    def next_attempt() -> bool:
+        started = "plates-train-2" in world.jobs(Stage.TRAIN)
+        # Looked at after the Jobs: a pod that is still there now was there when the next attempt started.
+        assert not (started and world.kube.get("Pod", pod["metadata"]["name"], world.namespace))
+        return started
+
+    wait_for(next_attempt, describe="the next attempt", timeout=PATIENCE)
     second = world.running("plates-train-2")[0]
     assert second["spec"]["nodeName"] != pod["spec"]["nodeName"]
-    assert world.kube.get("Pod", pod["metadata"]["name"], world.namespace) is None
     status = world.wait(lambda s: s.get("disruptions") == 1)
     assert status["failure"]["class"] == "NodeLost"
     assert status["failure"]["node"] == pod["spec"]["nodeName"]

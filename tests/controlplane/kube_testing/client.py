@@ -187,7 +187,7 @@ class Kube:
         namespace: str | None,
         holds: Callable[[Manifest], object],
         *,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
     ) -> Manifest:
         """Waits until an object exists and ``holds`` says yes to it, and returns the object."""
         last: list[Manifest | None] = [None]
@@ -204,7 +204,7 @@ class Kube:
             ),
         )
 
-    def wait_gone(self, kind: str, name: str, namespace: str | None = None, *, timeout: float = 30.0) -> None:
+    def wait_gone(self, kind: str, name: str, namespace: str | None = None, *, timeout: float = 60.0) -> None:
         """Waits until an object is no longer there."""
         wait_for(lambda: self.get(kind, name, namespace) is None, timeout=timeout, describe=f"{kind} {name} to be gone")
 
