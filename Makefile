@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := api operator trainer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-parts test-runs test-quick lint types chaos bench docs generate lock clean
+.PHONY: help setup demo test test-trainings test-others test-quick lint types chaos bench docs generate lock clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -38,13 +38,14 @@ demo: .venv/trainer examples/digits/data/samples.csv ## Trains, proves and expor
 	@$(BIN)/ocrft run examples/digits/finetune.yaml --workspace examples/digits/workspace
 
 test: .venv/dev lint types docs ## Lint, types and all tests but the whole cluster's
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-parts test-runs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-trainings test-others
 
-test-parts: .venv/dev # what needs one core
-	@$(BIN)/python -m pytest --ignore=tests/controlplane --ignore=tests/training --ignore=tests/local
+# Two halves of about the same length, one for each core.
+test-trainings: .venv/dev
+	@$(BIN)/python -m pytest tests/training tests/local
 
-test-runs: .venv/dev # processes, trainings and a control plane
-	@$(BIN)/python -m pytest tests/controlplane tests/training tests/local
+test-others: .venv/dev
+	@$(BIN)/python -m pytest --ignore=tests/training --ignore=tests/local
 
 test-quick: .venv/dev ## Tests that need neither training nor a control plane
 	@$(BIN)/python -m pytest tests/unit
