@@ -74,10 +74,12 @@ class OCRFineTuneError(Exception):
         exit_code: What the process ends with.
         hint: What to do; empty if the message says it.
         failure_class: What kind of failure it is, where the exit code alone would not say it; else None.
+        node: Node of the gang where it began, where that is another one than the one that tells; else None.
     """
 
     exit_code = ExitCode.INTERNAL
     failure_class: FailureClass | None = None
+    node: int | None = None
 
     def __init__(self, *problems: str, hint: str = "", exit_code: ExitCode | None = None) -> None:
         super().__init__("\n".join(problems))

@@ -44,7 +44,7 @@ class StageResult(ApiModel):
     fingerprint: str = Field("", description="state of what was read from outside the workspace")
     attempt: int = 1
     execution: str = ""
-    rank: int = 0
+    rank: int = Field(0, description="node of the gang that tells, or where a failure began")
     started_at: str = ""
     finished_at: str = ""
 

@@ -104,6 +104,21 @@ def test_a_worker_that_does_nothing_for_too_long_is_ended(tmp_path):
     assert outcome.exit_code == ExitCode.INTERNAL
     assert "rank 0 has been at 'data' of step 0" in outcome.problems[0]
     assert "stallTimeout" in outcome.hint
+    assert not outcome.peer
+    assert outcome.error().failure_class is FailureClass.STALLED
+
+
+def test_a_worker_that_waits_for_too_long_says_that_another_one_hangs(tmp_path):
+    outcome = end_of(supervisor_of(tmp_path, "pulse.waiting(True); time.sleep(100)", stall=1.0))
+    assert outcome.peer
+    assert "rank 0 has waited for others at 'start' of step 0" in outcome.problems[0]
+    assert outcome.error().failure_class is FailureClass.STALLED
+
+
+def test_a_frozen_worker_hangs_although_it_waited_for_others(tmp_path):
+    outcome = end_of(supervisor_of(tmp_path, "pulse.waiting(True); os.kill(os.getpid(), signal.SIGSTOP)", stall=1.0))
+    assert not outcome.peer
+    assert "rank 0 has been at 'start'" in outcome.problems[0]
 
 
 def test_a_worker_that_does_not_hear_a_stop_is_ended_in_time(tmp_path):

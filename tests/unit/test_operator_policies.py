@@ -52,7 +52,8 @@ def _spec(**parts: Any) -> OCRFineTuneSpec:
 def _pod(index: int, *, code: int | None = None, at: float = 0.0, told: int | None = None, **fields: Any) -> PodView:
     message = ""
     if told is not None:
-        message = StageResult(stage=Stage.TRAIN, input_hash="", exit_code=told, message=f"rank {index}").short_form()
+        result = StageResult(stage=Stage.TRAIN, input_hash="", exit_code=told, message=f"rank {index}", rank=index)
+        message = result.short_form()
     values: dict[str, Any] = {
         "name": f"pod-{index}", "uid": str(index), "job": "job", "index": index, "node": f"node-{index}", "ip": "",
         "phase": "Running" if code is None else "Failed" if code else "Succeeded", "created": 0.0, "deleted_at": None,
@@ -88,6 +89,22 @@ def test_the_root_cause_is_looked_for_by_how_certain_it_is() -> None:
         assert cause.pod is not None
         assert (cause.failure_class, cause.pod.index) == (failure_class, index)
         assert cause.hint
+
+
+def test_the_node_that_the_gang_itself_blames_is_blamed() -> None:
+    verdict = StageResult(
+        stage=Stage.TRAIN,
+        input_hash="",
+        exit_code=69,
+        failure_class=FailureClass.STALLED,
+        message="rank 1 (node 1) has given no sign of life",
+        rank=1,
+    ).short_form()
+    first = _pod(0, code=69, at=5, exit_message=verdict)
+    for second in (_pod(1, code=69, at=6, exit_message=verdict), _pod(1, code=137, at=7, deleted_at=6.0)):
+        cause = failure.root_cause([first, second], nodes=2)
+        assert cause.pod is not None
+        assert (cause.failure_class, cause.pod.node, cause.exit_code) == (FailureClass.STALLED, "node-1", 69)
 
 
 def test_a_rendezvous_without_a_peer_is_unschedulable() -> None:

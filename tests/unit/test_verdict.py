@@ -1,6 +1,6 @@
 """Who is to blame when a gang ends, from what all nodes say."""
 
-from ocr_finetune_api.exit_codes import ExitCode
+from ocr_finetune_api.exit_codes import ExitCode, FailureClass
 from ocr_finetune_trainer.training.pulse import Outcome
 from ocr_finetune_trainer.training.verdict import Report, WorkerReport, judge
 
@@ -59,6 +59,20 @@ def test_a_rank_that_others_wait_for_too_long_is_named_before_the_collective_bre
     assert verdict.exit_code == ExitCode.PEER_UNAVAILABLE
 
 
+def test_who_has_computed_less_of_a_backward_pass_is_in_the_way_of_who_has_done_it():
+    done, half = worker(0, waiting=True, done=1.0, since=31.0), worker(1, waiting=True, done=0.5, since=4.0)
+    verdict = decide(Report(workers=(done,)), Report(workers=(half,)))
+    assert "rank 1 (node 1), at 'compute' of step 10, keeps the others waiting" in verdict.problems[0]
+    told = decide(Report(workers=(done,), outcome=BROKEN), Report(workers=(half,)))
+    assert "rank 1" in told.problems[0]
+
+
+def test_ranks_that_all_compute_for_long_are_left_alone():
+    for last in (0.5, 0.6):
+        both = worker(0, waiting=True, done=0.5, since=31.0), worker(1, waiting=True, done=last, since=1.0)
+        assert decide(*(Report(workers=(one,)) for one in both)) is None
+
+
 def test_an_evaluation_may_take_long():
     waiting = worker(0, waiting=True, since=300.0)
     assert decide(Report(workers=(waiting,)), Report(workers=(worker(1, phase="evaluate", since=301.0),))) is None
@@ -67,3 +81,35 @@ def test_an_evaluation_may_take_long():
 def test_the_reasons_a_worker_knew_keep_their_exit_code():
     diverged = Report(outcome=Outcome(exit_code=82, problems=["training diverged"], hint="lower learningRate"))
     assert decide(Report(outcome=BROKEN), diverged).exit_code == ExitCode.DIVERGED
+
+
+STALLED = {"failureClass": FailureClass.STALLED.value}
+WAITED = Outcome(exit_code=70, problems=["rank 0 has waited for others"], peer=True, values=STALLED)
+
+
+def blamed(verdict):
+    error = verdict.error()
+    return error.failure_class, error.node
+
+
+def test_a_rank_without_a_sign_of_life_is_a_stall_of_its_node():
+    verdict = decide(Report(workers=(worker(0),)), Report(workers=(worker(1, silent=31.0),)))
+    assert blamed(verdict) == (FailureClass.STALLED, 1)
+
+
+def test_the_watchdog_of_the_node_that_hangs_is_believed_before_that_of_the_node_that_waits():
+    hung = Outcome(exit_code=70, problems=["rank 1 has been at 'compute'"], hint="raise it", values=STALLED)
+    verdict = decide(Report(outcome=WAITED), Report(outcome=hung))
+    assert (verdict.exit_code, verdict.peer) == (ExitCode.INTERNAL, False)
+    assert blamed(verdict) == (FailureClass.STALLED, 1)
+
+
+def test_a_wait_that_nobody_explains_is_a_stall_of_no_node():
+    verdict = decide(Report(outcome=WAITED), Report(workers=(worker(1, waiting=True),)))
+    assert verdict.peer
+    assert blamed(verdict) == (FailureClass.STALLED, None)
+
+
+def test_a_node_that_is_gone_is_named():
+    verdict = decide(Report(workers=(worker(0),)), Report(workers=(worker(1),)), lost={1})
+    assert blamed(verdict) == (None, 1)

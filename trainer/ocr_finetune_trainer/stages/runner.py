@@ -62,7 +62,7 @@ def run_stage(stage: Stage, *, config: RunConfig, root: Path) -> StageResult:
             return done
         outcome = _run(stage, config=config, workspace=workspace, planned=planned, node_rank=node_rank)
     except BaseException as error:
-        result = _failure(stage, error, workspace=workspace)
+        result = _failure(stage, error, workspace=workspace, node_rank=node_rank)
     else:
         result = StageResult(
             stage=stage,
@@ -130,7 +130,7 @@ def _is_current(done: StageResult, config: RunConfig) -> bool:
     return is_current(done, config)
 
 
-def _failure(stage: Stage, error: BaseException, *, workspace: Workspace) -> StageResult:
+def _failure(stage: Stage, error: BaseException, *, workspace: Workspace, node_rank: int) -> StageResult:
     problem = _as_ours(error, workspace=workspace)
     outcome = getattr(error, "outcome", None)
     kept = {} if outcome is None else {"metrics": outcome.metrics, "artifacts": outcome.artifacts}
@@ -142,6 +142,7 @@ def _failure(stage: Stage, error: BaseException, *, workspace: Workspace) -> Sta
         message=problem.problems[0] if problem.problems else str(problem),
         hint=problem.hint,
         problems=list(problem.problems),
+        rank=node_rank if problem.node is None else problem.node,
         **kept,
     )
 

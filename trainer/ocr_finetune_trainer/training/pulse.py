@@ -40,8 +40,9 @@ class State:
         pid: Its process.
         phase: What it is doing: `start`, `data`, `compute`, `evaluate`, `checkpoint`, `stop`, `done`.
         waiting: Whether it waits for other ranks.
-        since: When phase or waiting changed, seconds since the epoch of this machine.
+        since: When phase, waiting or done changed, seconds since the epoch of this machine.
         step: Steps trained.
+        done: Part of the backward pass of the step after these that is computed, 0 to 1; 0 where nobody waits for it.
         stopping: Whether it knows that it has to stop.
         written: Step of the newest checkpoint; -1 if there is none.
         beat: When this was written.
@@ -54,6 +55,7 @@ class State:
     waiting: bool = False
     since: float = 0.0
     step: int = 0
+    done: float = 0.0
     stopping: bool = False
     written: int = -1
     beat: float = 0.0
@@ -69,7 +71,8 @@ class Outcome:
         problems: What was wrong, one sentence each.
         hint: What to do.
         peer: Whether the failure is that of another rank: a collective that broke.
-        values: What the stage reports, if it is done.
+        values: What the stage reports, if it is done; else what is known of the failure: `failureClass`, and the `node`
+            where it began.
     """
 
     exit_code: int = 0
@@ -88,6 +91,7 @@ class Outcome:
         error = OCRFineTuneError(*self.problems, hint=self.hint, exit_code=ExitCode(self.exit_code))
         if "failureClass" in self.values:
             error.failure_class = FailureClass(self.values["failureClass"])
+        error.node = self.values.get("node")
         return error
 
 
@@ -127,6 +131,14 @@ class Pulse:
     def waiting(self, waiting: bool) -> None:
         """Says whether the process waits for others."""
         self._change(waiting=waiting, since=time.time())
+
+    def stepped(self, step: int) -> None:
+        """Says how many steps are trained."""
+        self._change(step=step, done=0.0)
+
+    def computed(self, part: float) -> None:
+        """Says how far the backward pass of the next step has come, 0 to 1."""
+        self._change(done=part, since=time.time())
 
     def update(self, **fields: Any) -> None:
         """Changes other fields of the state."""

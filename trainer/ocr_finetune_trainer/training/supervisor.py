@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ocr_finetune_api.exit_codes import ExitCode, StopRequested
+from ocr_finetune_api.exit_codes import ExitCode, FailureClass, StopRequested
 from ocr_finetune_api.progress import Activity
 from ocr_finetune_trainer.training.failures import oom_kills
 from ocr_finetune_trainer.training.pulse import (
@@ -188,17 +188,25 @@ class Supervisor:
 
     def _stalled(self, states: list[State]) -> Outcome | None:
         now = time.time()
-        for state in states:
-            since = max(state.since, self._started_at)
-            if state.phase != "done" and now - since > self._stall:
-                return Outcome(
-                    exit_code=int(ExitCode.INTERNAL),
-                    problems=[
-                        f"rank {state.rank} has been at {state.phase!r} of step {state.step} for {now - since:.0f} s"
-                    ],
-                    hint="raise policy.stallTimeout if that can be right",
-                )
-        return None
+        late = [
+            state
+            for state in states
+            if state.phase != "done" and now - max(state.since, self._started_at) > self._stall
+        ]
+        if not late:
+            return None
+        # Who waits is held up by somebody else, unless the process itself is frozen.
+        hanging = [state for state in late if not state.waiting or now - state.beat > self._stall]
+        state = (hanging or late)[0]
+        what = "has been" if hanging else "has waited for others"
+        seconds = now - max(state.since, self._started_at)
+        return Outcome(
+            exit_code=int(ExitCode.INTERNAL),
+            problems=[f"rank {state.rank} {what} at {state.phase!r} of step {state.step} for {seconds:.0f} s"],
+            hint="look at what the ranks do there; raise policy.stallTimeout if that can be right",
+            peer=not hanging,
+            values={"failureClass": FailureClass.STALLED.value},
+        )
 
     def _silent(self, dead: list[int]) -> Outcome:
         """Why workers ended without a word."""
@@ -209,7 +217,7 @@ class Supervisor:
                 exit_code=int(ExitCode.DEVICE),
                 problems=[f"{names} was ended by the kernel: the container is out of memory"],
                 hint="raise pods.resources.train.limits.memory, or lower training.workers or training.batchSize",
-                values={"failureClass": "OutOfMemory"},
+                values={"failureClass": FailureClass.OUT_OF_MEMORY.value},
             )
         last_words = {rank: read_fatal(self._folder, rank) for rank in dead}
         several = len(self.ranks) > 1 or self.ranks.start > 0 or self._in_gang

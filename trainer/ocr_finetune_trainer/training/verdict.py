@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ocr_finetune_api.exit_codes import ExitCode
+from ocr_finetune_api.exit_codes import ExitCode, FailureClass
 from ocr_finetune_trainer.training.pulse import Outcome, State
 
 __all__ = ["Report", "WorkerReport", "judge"]
@@ -26,7 +26,8 @@ class WorkerReport:
         phase: What it is doing.
         waiting: Whether it waits for others.
         step: Steps trained.
-        since: Seconds since phase or waiting changed.
+        done: Part of the backward pass of the step after these that is computed.
+        since: Seconds since phase, waiting or done changed.
         silent: Seconds since its last sign of life.
         alive: Whether its process exists.
     """
@@ -37,7 +38,13 @@ class WorkerReport:
     step: int
     since: float
     silent: float
+    done: float = 0.0
     alive: bool = True
+
+    @property
+    def position(self) -> tuple[int, float]:
+        """How far it has come: it only ever grows, but for a return to a checkpoint."""
+        return self.step, self.done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,7 @@ class Report:
                     phase=state.phase,
                     waiting=state.waiting,
                     step=state.step,
+                    done=state.done,
                     since=max(now - state.since, 0.0),
                     silent=max(now - state.beat, 0.0),
                 )
@@ -134,18 +142,28 @@ def judge(
 def _slow(
     workers: Sequence[tuple[int, WorkerReport]], reports: Mapping[int, Report], *, peer_timeout: float
 ) -> Outcome | None:
-    """A rank that all others wait for, found by who waits and who does not."""
+    """A rank that others wait for: one that is behind those that wait, or that does not wait itself.
+
+    In a backward pass all ranks may wait for others, for it is there that gradients are reduced; who has computed less of
+    it than those that stand still is the one they wait for.
+    """
     broken = any(report.outcome is not None and report.outcome.peer for report in reports.values())
-    patience = any(worker.waiting and worker.since > peer_timeout for _, worker in workers)
-    if not (broken or patience):
+    everyone = [worker for report in reports.values() for worker in report.workers]
+    stuck = everyone if broken else [w for _, w in workers if w.waiting and w.since > peer_timeout]
+    front = max((worker.position for worker in stuck), default=None)
+    if front is None and not broken:
         return None
     late = [
         (node, worker)
         for node, worker in workers
-        if not worker.waiting and worker.phase in _QUICK and (broken or worker.since > peer_timeout)
+        if worker.phase in _QUICK
+        and (
+            (front is not None and worker.position < front)
+            or (not worker.waiting and (broken or worker.since > peer_timeout))
+        )
     ]
     if late:
-        node, worker = max(late, key=lambda item: (-item[1].step, item[1].since))
+        node, worker = min(late, key=lambda item: (item[1].position, -item[1].since))
         return replace(_fault(node, worker, "keeps the others waiting: it is too slow or hangs"), peer=broken)
     if broken:
         node, report = next(item for item in sorted(reports.items()) if item[1].outcome and item[1].outcome.peer)
@@ -155,6 +173,7 @@ def _slow(
             problems=[f"node {node}: {problem}" for problem in report.outcome.problems],
             hint=_HINT,
             peer=True,
+            values=report.outcome.values,
         )
     return None
 
@@ -165,14 +184,19 @@ def _told(node: int, outcome: Outcome) -> Outcome:
         exit_code=outcome.exit_code if understood else int(ExitCode.PEER_UNAVAILABLE),
         problems=[f"node {node}: {problem}" for problem in outcome.problems],
         hint=outcome.hint or _HINT,
-        values=outcome.values,
+        values={**outcome.values, "node": node},
     )
 
 
 def _gone(node: int, processes: int, how: str) -> Outcome:
     first = node * processes
     ranks = f"rank {first}" if processes == 1 else f"ranks {first} to {first + processes - 1}"
-    return Outcome(exit_code=int(ExitCode.PEER_UNAVAILABLE), problems=[f"node {node} ({ranks}) {how}"], hint=_HINT)
+    return Outcome(
+        exit_code=int(ExitCode.PEER_UNAVAILABLE),
+        problems=[f"node {node} ({ranks}) {how}"],
+        hint=_HINT,
+        values={"node": node},
+    )
 
 
 def _fault(node: int, worker: WorkerReport, what: str) -> Outcome:
@@ -180,4 +204,5 @@ def _fault(node: int, worker: WorkerReport, what: str) -> Outcome:
         exit_code=int(ExitCode.PEER_UNAVAILABLE),
         problems=[f"rank {worker.rank} (node {node}), at {worker.phase!r} of step {worker.step}, {what}"],
         hint=_HINT,
+        values={"failureClass": FailureClass.STALLED.value, "node": node},
     )

@@ -154,7 +154,9 @@ class Cause:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code of the container where it began."""
+        """What the trainer says that it ended with, else what its container did."""
+        if self.result is not None:
+            return self.result.exit_code
         return self.pod.exit_code if self.pod else None
 
 
@@ -181,7 +183,7 @@ def root_cause(pods: Sequence[PodView], *, nodes: int) -> Cause:
         )
     own = [(pod, result) for pod in failed if (result := _own_word(pod)) is not None]
     if own:
-        return _told(*min(own, key=lambda pair: _when(pair[0])))
+        return _told(*min(own, key=lambda pair: _when(pair[0])), pods=pods)
     crashed = [pod for pod in failed if pod.exit_code not in _CONSEQUENCES]
     pod = min(crashed or failed, key=_when)
     if not crashed:
@@ -200,11 +202,13 @@ def _follow_up(pod: PodView, pods: Sequence[PodView], *, nodes: int) -> Cause:
         message = f"{nodes - started} of {nodes} pods never ran; the others gave up waiting"
         return _cause(FailureClass.UNSCHEDULABLE, "PeerNeverRan", message, pod, result)
     if result is not None:
-        return _told(pod, result)
+        return _told(pod, result, pods=pods)
     return _cause(class_of(pod.exit_code or 0), f"Exit{pod.exit_code}", f"{pod.name} lost its peers", pod)
 
 
-def _told(pod: PodView, result: StageResult) -> Cause:
+def _told(pod: PodView, result: StageResult, *, pods: Sequence[PodView]) -> Cause:
+    # All nodes of a gang end with the same verdict; it names the one where it began.
+    pod = next((one for one in pods if one.index == result.rank), pod)
     failure_class = result.failure_class or class_of(result.exit_code)
     message = result.message or f"{pod.name} ended with exit code {result.exit_code}"
     return Cause(
