@@ -190,7 +190,7 @@ def _leave(result: StageResult, *, workspace: Workspace) -> StageResult:
         results.write(result, workspace.result(result.stage))
     except OSError as error:
         if result.succeeded:
-            lost = _failure(result.stage, error, workspace=workspace)
+            lost = _failure(result.stage, error, workspace=workspace, node_rank=0)
             return lost.model_copy(update={"input_hash": result.input_hash, "attempt": result.attempt})
         logger.warning("the result could not be written: %s", error)
     return result
