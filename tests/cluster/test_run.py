@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,13 +17,13 @@ from cluster_testing import dashboards, images
 from cluster_testing.cluster import CHART
 from cluster_testing.prometheus import Prometheus
 from cluster_testing.runs import EXAMPLE, Run, seconds
+from kube_testing import binaries
 from kube_testing.client import condition
+from kube_testing.processes import wait_for
 
 from chart import monitors, panels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cluster_testing.cluster import Cluster
     from cluster_testing.volumes import SharedVolumes
 
@@ -132,6 +134,35 @@ def test_the_operator_tells_people_what_happened(cluster: Cluster, finished: Fin
     assert {"Accepted", "Succeeded"} <= set(told), told
     table = cluster.plane.kubectl("get", "ocrft", "--namespace", finished.run.namespace).stdout
     assert "Succeeded" in table
+
+
+def test_kubectl_ocrft_shows_logs_and_fetches_reports(cluster: Cluster, finished: Finished, tmp_path: Path) -> None:
+    programs = f"{binaries.find('kubectl').parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": programs, "KUBECONFIG": str(cluster.plane.kubeconfig("admin"))}
+    name = finished.run.name
+
+    def ocrft(*arguments: str) -> str:
+        command = ["kubectl", "ocrft", "--namespace", finished.run.namespace, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "✓ export" in ocrft("status", name)
+    assert ocrft("attempts", name).count("Succeeded") == 4
+    for attempt in finished.status["attempts"]:
+        assert ocrft("logs", name, "--stage", attempt["stage"]).strip()
+    assert ocrft("logs", name, "--stage", "train", "--rank", "1").strip()
+    for flags in ((), ("--data",)):
+        target = tmp_path / "report.html"
+        ocrft("report", name, *flags, "--output", str(target))
+        assert "<html" in target.read_text()
+        target.unlink()
+
+    def readers() -> list[str]:
+        pods = cluster.kube.list("Pod", finished.run.namespace)
+        return [pod["metadata"]["name"] for pod in pods if "-report-" in pod["metadata"]["name"]]
+
+    wait_for(lambda: not readers(), describe="the pods that read the claim to be gone", timeout=60)
 
 
 def test_the_way_to_the_first_step_and_the_operators_share_are_reported(
