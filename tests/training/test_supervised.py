@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,6 +155,52 @@ def test_a_stopped_rank_is_named_on_every_node_within_the_deadline(cluster):
     assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
     for node in run.nodes:
         assert "rank 1 (node 1)" in node.text.rpartition("error:")[2], node.text
+
+
+def test_a_rank_that_hardly_runs_is_named_while_it_still_shows_signs_of_life(cluster):
+    run = cluster(**LONG).start(2, OCRFT_PEER_TIMEOUT="4")
+    run.wait_for_step(5)
+    began = time.monotonic()
+    with hardly_running(run.workers()[1]):
+        assert [node.wait() for node in run.nodes] == [69, 69]
+    assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
+    for node in run.nodes:
+        said = node.text.rpartition("error:")[2]
+        assert "rank 1 (node 1), at 'compute' of step" in said, node.text
+        assert "keeps the others waiting: it is too slow or hangs" in said, node.text
+
+
+def test_a_rank_whose_data_does_not_come_is_named(cluster):
+    run = cluster(**LONG | {"workers": 1}).start(2, OCRFT_PEER_TIMEOUT="4")
+    run.wait_for_step(5)
+    began = time.monotonic()
+    [loading] = run.workers()[1].children()
+    loading.suspend()
+    assert [node.wait() for node in run.nodes] == [69, 69]
+    assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
+    for node in run.nodes:
+        said = node.text.rpartition("error:")[2]
+        assert "rank 1 (node 1), at 'data' of step" in said, node.text
+        assert "keeps the others waiting" in said, node.text
+
+
+@contextmanager
+def hardly_running(process: psutil.Process) -> Iterator[None]:
+    """Lets a process run for a millisecond in half a second."""
+    end = threading.Event()
+
+    def throttle() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while not end.wait(0.001):
+                process.suspend()
+                end.wait(0.5)
+                process.resume()
+
+    thread = threading.Thread(target=throttle)
+    thread.start()
+    yield
+    end.set()
+    thread.join()
 
 
 def test_sigterm_to_one_node_stops_all_with_a_checkpoint(cluster):

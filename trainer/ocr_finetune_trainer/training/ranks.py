@@ -37,7 +37,13 @@ class Ranks:
     """
 
     def __init__(
-        self, *, rank: int, world: int, local_rank: int, waiting: Callable[[bool], None] | None = None
+        self,
+        *,
+        rank: int,
+        world: int,
+        local_rank: int,
+        waiting: Callable[[bool], None] | None = None,
+        computed: Callable[[float], None] | None = None,
     ) -> None:
         """Connects nothing yet; see `connect`.
 
@@ -46,23 +52,28 @@ class Ranks:
             world: How many there are.
             local_rank: Its number on this node.
             waiting: Told when this process begins and ends to wait for others.
+            computed: Told how far this process has come in a backward pass, in which it may wait for others.
         """
         self.rank = rank
         self.world = world
         self.local_rank = local_rank
         self._waiting = waiting or (lambda _: None)
+        self.computed = computed or (lambda _: None)
         self._group: Any = None
         self._store: Any = None
         self._barriers = 0
 
     @classmethod
-    def from_environment(cls, *, waiting: Callable[[bool], None] | None = None) -> Ranks:
+    def from_environment(
+        cls, *, waiting: Callable[[bool], None] | None = None, computed: Callable[[float], None] | None = None
+    ) -> Ranks:
         """As `paddle.distributed.launch` says it; alone where nobody does."""
         return cls(
             rank=int(os.environ.get("PADDLE_TRAINER_ID", "0")),
             world=int(os.environ.get("PADDLE_TRAINERS_NUM", "1")),
             local_rank=int(os.environ.get("PADDLE_LOCAL_RANK", "0")),
             waiting=waiting,
+            computed=computed,
         )
 
     @property

@@ -120,7 +120,7 @@ class Recorder:
             self._memory_seen = time.monotonic()
             self.metrics.memory(memory.usage())
         left = (self.steps - progress.step) * self._seconds_per_step
-        self.pulse.update(step=progress.step)
+        self.pulse.stepped(progress.step)
         self.pulse.progress(
             step=progress.step,
             epoch=min(progress.step // self.steps_per_epoch + 1, self.steps // self.steps_per_epoch),

@@ -14,6 +14,7 @@ from paddle import nn
 
 from ocr_finetune_trainer import models
 from ocr_finetune_trainer.losses.ctc import ctc_loss
+from ocr_finetune_trainer.training.marks import BackwardMarks
 from ocr_finetune_trainer.training.scaling import LossScale
 from ocr_finetune_trainer.training.schedule import SAMPLES_EVERY
 
@@ -119,7 +120,9 @@ class TrainStep:
         self._look_at_samples = look_at_samples
         self._forward = Forward(model, loss)
         self._parallel: Any = self._forward
+        self._marks = None
         if ranks.world > 1:
+            self._marks = BackwardMarks([p.tensor for p in optimizer.parameters], tell=ranks.computed)
             with ranks.together():
                 self._parallel = paddle.DataParallel(
                     self._forward, comm_buffer_size=_BUCKET_MEGABYTES, find_unused_parameters=True
@@ -158,10 +161,12 @@ class TrainStep:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             share = part["image"].shape[0] / total if counts else 0.0
-            with self._reduced_only_if(last), self._ranks.together() if last else contextlib.nullcontext():
+            with self._reduced_only_if(last):
                 losses = self._parallel(self._pictures(part), _targets(part), self._amp, samples)
                 # Data parallelism averages over ranks; what is wanted is the sum, divided by the count of all samples.
-                (losses["loss"] * (share * self._ranks.world * self.scale.value)).backward()
+                loss = losses["loss"] * (share * self._ranks.world * self.scale.value)
+                with self._waiting_if(last):
+                    loss.backward()
             for name, value in losses.items():
                 weighted = value.detach() * share
                 terms[name] = terms[name] + weighted if name in terms else weighted
@@ -180,6 +185,14 @@ class TrainStep:
     @contextlib.contextmanager
     def _reduced_only_if(self, last: bool) -> Iterator[None]:
         with contextlib.nullcontext() if last or self._ranks.world == 1 else self._parallel.no_sync():
+            yield
+
+    @contextlib.contextmanager
+    def _waiting_if(self, last: bool) -> Iterator[None]:
+        if self._marks is None or not last:
+            yield
+            return
+        with self._ranks.together(), self._marks.told():
             yield
 
     def _update(self, rate: float) -> tuple[Any, Any]:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log_to(workspace.logs / f"a{config.attempt}.x{options.execution}" / f"rank-{rank}.log")
     pulse = Pulse(options.folder, rank=rank, stop_file=workspace.stop_request).start()
     _stop_on_signal(pulse)
-    ranks = Ranks.from_environment(waiting=pulse.waiting)
+    ranks = Ranks.from_environment(waiting=pulse.waiting, computed=pulse.computed)
     try:
         # Paddle takes seconds to import; the first beat must not wait for it.
         from ocr_finetune_trainer.training.assembly import train
