@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ocr_finetune_api.exit_codes import ExitCode, PeerError, StopRequested
+from ocr_finetune_api.exit_codes import ExitCode, FailureClass, PeerError, StopRequested
 from ocr_finetune_trainer.training.gang import Gang, Identity
 from ocr_finetune_trainer.training.pulse import Outcome, State
 
@@ -162,8 +162,13 @@ def test_a_silent_worker_is_named_on_every_node(make_gang):
         return leader.verdict() and other.verdict()
 
     wait_for(both)
+    # As the end of the stage does it.
+    leader.close(Outcome.of(leader.verdict().error()))
+    wait_for(lambda: other._line is None)
     for gang in (leader, other):
         assert "rank 2 (node 1), at 'compute' of step 7, has given no sign of life" in gang.verdict().problems[0]
+        error = gang.verdict().error()
+        assert (error.failure_class, error.node) == (FailureClass.STALLED, 1)
 
 
 def test_what_a_worker_understood_keeps_its_exit_code(make_gang):

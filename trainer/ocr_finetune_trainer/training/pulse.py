@@ -84,7 +84,14 @@ class Outcome:
     @classmethod
     def of(cls, error: OCRFineTuneError, *, peer: bool = False) -> Self:
         """The outcome of a failure."""
-        return cls(exit_code=int(error.exit_code), problems=list(error.problems), hint=error.hint, peer=peer)
+        known = {"failureClass": error.failure_class and error.failure_class.value, "node": error.node}
+        return cls(
+            exit_code=int(error.exit_code),
+            problems=list(error.problems),
+            hint=error.hint,
+            peer=peer,
+            values={name: value for name, value in known.items() if value is not None},
+        )
 
     def error(self) -> OCRFineTuneError:
         """The failure as it was raised in the worker."""
