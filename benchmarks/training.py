@@ -67,7 +67,7 @@ def accuracy(options: argparse.Namespace) -> dict[str, Any]:
     unseen = lines_of_digits(400, first=1400, last=DIGITS, seed=2)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder) / "run", {"epochs": options.epochs, "batchSize": 64, "evaluate": {"every": "1 epoch"}})
-        _prepare(job, train, unseen)
+        prepare(job, train, unseen)
         began = time.monotonic()
         done = _train(job, before=_on_one_core())
         wall = time.monotonic() - began
@@ -109,7 +109,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             training = {"epochs": 1, "batchSize": batch, "learningRate": 0.001, "evaluate": {"every": "100 epochs"}}
             job = Job(Path(folder) / "run", training, {"name": name})
-            _prepare(job, lines, lines[:4])
+            prepare(job, lines, lines[:4])
             ours = _train(job, before=_on_one_core())
             theirs = peer.train(
                 options.peer, model, folder=Path(folder) / "peer", train=lines, validation=lines[:4],
@@ -145,7 +145,7 @@ def scaling(_options: argparse.Namespace) -> dict[str, Any]:
                 "evaluate": {"every": "100 epochs"},
             }  # fmt: skip
             job = Job(Path(folder) / "run", training, {}, {"device": "cpu", "devicesPerNode": processes})
-            _prepare(
+            prepare(
                 job,
                 lines_of_digits(960, first=0, last=1400, seed=1),
                 lines_of_digits(16, first=1400, last=1797, seed=2),
@@ -166,7 +166,7 @@ def overhead(_options: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder) / "run", {"epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 1})
-        _prepare(job, digits(1400), digits(16, start=1400))
+        prepare(job, digits(1400), digits(16, start=1400))
         _train(job)
         parts = {part: job.curve(f"seconds/{part}") for part in ("data", "compute", "agree")}
     paddle.seed(0)
@@ -272,7 +272,7 @@ def restart(_options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         training = {"epochs": 2, "batchSize": 64, "learningRate": 0.001, "workers": 1, "evaluate": {"every": "1 epoch"}}
         job = Job(Path(folder) / "run", training)
-        _prepare(job, digits(640), digits(64, start=640))
+        prepare(job, digits(640), digits(64, start=640))
         _train(job)
         job.training["epochs"] = 3
         began = time.time()
@@ -286,12 +286,13 @@ def memory(_options: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory of the process that trains the small model at batch 64; see `speed` for the peer's."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder) / "run", {"epochs": 1, "batchSize": 64, "learningRate": 0.001, "workers": 0})
-        _prepare(job, lines_of_digits(640, first=0, last=1400, seed=1), digits(16, start=1400))
+        prepare(job, lines_of_digits(640, first=0, last=1400, seed=1), digits(16, start=1400))
         done = _train(job)
     return {"peakMebibytes": round(done.peak_mebibytes)}
 
 
-def _prepare(job: Job, train: list[tuple[np.ndarray, str]], validation: list[tuple[np.ndarray, str]]) -> None:
+def prepare(job: Job, train: list[tuple[np.ndarray, str]], validation: list[tuple[np.ndarray, str]]) -> None:
+    """Writes lines into a workspace, as the stage before training does."""
     cv2.setNumThreads(1)
     workspace = job.workspace
     write_set(workspace, "train", train)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import runpy
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from local_run import DIGITS, Run, command, environment
+
+FEW = 120
 
 Ocrft = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,6 +36,21 @@ def digits(tmp_path_factory) -> Path:
     """All 1,797 handwritten digits as folders by character."""
     folder = tmp_path_factory.mktemp("digits") / "data"
     runpy.run_path(str(DIGITS / "make_dataset.py"))["write"](folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory, digits) -> Path:
+    """A hundred and twenty of them."""
+    folder = tmp_path_factory.mktemp("few")
+    with (digits / "samples.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[: FEW + 1]
+    for row in rows[1:]:
+        (folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(digits / row[0], folder / row[0])
+    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    shutil.copy(digits / "id2char.json", folder)
     return folder
 
 

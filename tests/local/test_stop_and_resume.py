@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -42,9 +43,31 @@ def steps_done(run: Run) -> int:
 
 
 @pytest.fixture
-def short(tmp_path, make_run) -> Run:
-    """Long enough to be interrupted in the middle."""
-    return make_run(tmp_path, training__epochs=6, training__checkpoint={"everySteps": 5}, evaluation__gate={})
+def make_short(few, make_run) -> Callable[[Path], Run]:
+    """A run on a few digits with many steps: long enough to be interrupted in the middle."""
+
+    def make(folder: Path) -> Run:
+        run = make_run(folder, evaluation__gate={}, export__formats=["paddle"])
+        run.change(
+            {
+                "dataset.train": [{"name": "digits", "uri": str(few), "format": "char-folders"}],
+                "training": {
+                    "epochs": 20,
+                    "batchSize": 16,
+                    "checkpoint": {"everySteps": 5},
+                    "evaluate": {"every": "20 steps"},
+                },
+            }
+        )
+        return run
+
+    return make
+
+
+@pytest.fixture
+def short(tmp_path, make_short) -> Run:
+    """One of them."""
+    return make_short(tmp_path)
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_the_next_run_goes_on(short, ocrft):
@@ -60,15 +83,16 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_next_run_goes_on(short, ocrft):
     assert short.result("train").details["resumedFromStep"] == stopped_at
 
 
-def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_run):
+def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_short):
     process = start(short)
     wait_for(lambda: steps_done(short) >= 30, process)
     _kill_training(short)
     process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode not in (0, 75)
     assert ocrft("run", short.manifest, "--workspace", short.root).returncode == 0
-    calm = make_run(tmp_path / "calm", training__epochs=6, training__checkpoint={"everySteps": 5}, evaluation__gate={})
-    assert ocrft("run", calm.manifest, "--workspace", calm.root).returncode == 0
+    calm = make_short(tmp_path / "calm")
+    for stage in ("prepare", "train", "evaluate"):
+        assert ocrft(stage, calm.manifest, "--workspace", calm.root).returncode == 0
     assert short.result("evaluate").metrics["best"] == calm.result("evaluate").metrics["best"]
 
 

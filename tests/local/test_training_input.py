@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from local_run import Run
+from local_run import Run, command, environment
 
 from ocr_finetune_trainer.training import checkpoint
-
-SAMPLES = 120
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory, digits) -> Path:
-    """A hundred and twenty digits."""
-    folder = tmp_path_factory.mktemp("few")
-    with (digits / "samples.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[: SAMPLES + 1]
-    for row in rows[1:]:
-        (folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(digits / row[0], folder / row[0])
-    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    shutil.copy(digits / "id2char.json", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +91,19 @@ def test_a_step_larger_than_the_data_is_refused_with_what_would_do(copy, ocrft):
     assert "a step takes 4000 × 1 = 4000 samples, but there are only" in done.stderr
     assert "write batchSize:" in done.stderr
     assert newest(copy).step > 0, "what was trained is still there"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a process its own /dev/shm needs root")
+def test_too_little_shared_memory_is_found_before_a_process_starts(copy):
+    copy.change({"training.epochs": 2})
+    little = "mount -t tmpfs -o size=512k none /dev/shm && exec "
+    line = little + shlex.join(command("train", copy.manifest, "--workspace", copy.root))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", line], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert "shared memory has 0 MiB free, and 1 processes need about 1 MiB of it" in done.stderr
+    assert "pods.sharedMemory" in done.stderr
 
 
 def test_a_changed_manifest_begins_anew_and_says_for_each_field_why(copy, ocrft):

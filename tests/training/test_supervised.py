@@ -136,6 +136,17 @@ def test_two_nodes_train_through_the_launcher_like_two_processes_of_one(cluster,
     assert run.job.losses() == pytest.approx(one_node.losses(), rel=1e-5)
 
 
+def test_three_nodes_train_like_one_process(cluster, zygote, make_job):
+    same = {"epochs": 1, "batchNorm": "frozen"}
+    run = cluster(batchSize=4, **same)
+    run.job.distributed = {"device": "cpu", "nodes": 3}
+    run.start(3)
+    assert [node.wait() for node in run.nodes] == [0, 0, 0], run.nodes[0].text
+    alone = make_job(batchSize=12, **same)
+    assert zygote.start(alone).wait() == [0]
+    assert run.job.losses() == pytest.approx(alone.losses(), rel=2e-3)
+
+
 def test_a_killed_rank_ends_every_node_with_69_and_its_name(cluster):
     run = cluster(**LONG).start(2)
     run.wait_for_step(5)

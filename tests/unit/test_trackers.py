@@ -12,7 +12,7 @@ from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.telemetry.services import Background
 from ocr_finetune_trainer.telemetry.trackers import open_trackers
 
-SERVICES = ("visualdl", "wandb", "mlflow")
+MISSING = "the package {} is not installed: pip install 'ocr-finetune[trackers]'"
 
 
 class Kept:
@@ -94,7 +94,7 @@ def two_attempts(workspace, name):
 
 
 def test_visualdl_gets_the_curve(workspace):
-    pytest.importorskip("visualdl")
+    pytest.importorskip("visualdl", reason=MISSING.format("visualdl"))
     from visualdl import LogReader
 
     two_attempts(workspace, "visualdl")
@@ -104,7 +104,7 @@ def test_visualdl_gets_the_curve(workspace):
 
 
 def test_mlflow_gets_both_attempts_as_one_run(workspace, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow", reason=MISSING.format("mlflow"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (workspace.root / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     two_attempts(workspace, "mlflow")
@@ -131,7 +131,7 @@ def wandb_records(file):
 
 
 def test_wandb_keeps_steps_that_were_trained_again(workspace, monkeypatch):
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason=MISSING.format("wandb"))
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -424,7 +424,8 @@ def _write(path: Path, arrays: Arrays) -> File:
         save_file(dict(arrays), path)
     except SafetensorError as error:
         number = _OS_ERROR.search(str(error))
-        raise OSError(int(number.group(1)) if number else errno.EIO, str(error), str(path)) from error
+        code = int(number.group(1)) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from error
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return File(bytes=path.stat().st_size, sha256=_sha256(path))
