@@ -68,7 +68,7 @@ def curve(name: str, *, epochs: int, seed: int) -> dict[str, Any]:
     """Trains, and says when each goal was reached; the clock begins with the first evaluation, after imports."""
     train = lines_of_digits(2000, first=0, last=1400, seed=1)
     unseen = lines_of_digits(400, first=1400, last=DIGITS, seed=2)
-    training = {"epochs": epochs, "batchSize": 64, "seed": seed, "evaluate": {"every": "1 epoch"}, **TRAININGS[name]}
+    training = {"epochs": epochs, "batchSize": 64, "seed": seed, "evaluate": {"every": "16 steps"}, **TRAININGS[name]}
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder), training)
         prepare(job, train, unseen)

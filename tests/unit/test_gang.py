@@ -148,6 +148,15 @@ def test_node_0_gone_is_noticed_by_the_others(make_gang):
     leader.close()
     verdict = wait_for(lambda: report(other) or other.verdict())
     assert "node 0" in verdict.problems[0]
+    assert "rank 0 with it, has closed the line" in verdict.problems[0]
+    assert verdict.exit_code == ExitCode.PEER_UNAVAILABLE
+
+
+def test_a_node_0_that_says_nothing_any_more_is_named_by_the_others(make_gang):
+    leader, other = make_gang(0), make_gang(1, peer_timeout=0.5)
+    meet(leader, other)
+    verdict = wait_for(lambda: report(other) or other.verdict())
+    assert "rank 0 with it, has been silent for" in verdict.problems[0]
     assert verdict.exit_code == ExitCode.PEER_UNAVAILABLE
 
 
