@@ -107,7 +107,7 @@ def _build(name: str, program: Path) -> None:
     folder = program.parent
     aside = folder / f".building-{name}"
     aside.mkdir(parents=True, exist_ok=True)
-    environment = {"CGO_ENABLED": "0", **_go_environment()}
+    environment = {"CGO_ENABLED": "0", **go_environment()}
     if name in LOCKED:
         flags = f"-s -w {_VERSION_FLAGS}"
         command = ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(aside / name), LOCKED[name]]
@@ -122,7 +122,8 @@ def _build(name: str, program: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _go_environment() -> dict[str, str]:
+def go_environment() -> dict[str, str]:
+    """Returns what has to be in the environment for there to be a Go; it is installed where there is none."""
     if shutil.which("go"):
         return {}
     folder = ROOT / ".cache" / "go"

@@ -249,7 +249,7 @@ class Kube:
 
 def condition(manifest: Manifest, kind: str, status: str = "True") -> Manifest | None:
     """Returns an object's condition of a type if it has the given status."""
-    for one in manifest.get("status", {}).get("conditions", []):
+    for one in manifest.get("status", {}).get("conditions") or ():
         if one["type"] == kind and one["status"] == status:
             found: Manifest = one
             return found
