@@ -67,6 +67,16 @@ def test_a_polygon_of_many_points_works() -> None:
     assert maps["threshold_map"][50, 80] > 0.65
 
 
+def test_a_box_among_very_many_boxes_looks_as_it_does_alone() -> None:
+    corners = np.array([[2, 2], [14, 3], [13, 12], [3, 11]], np.float32)
+    boxes = [np.add(corners, (20 * x, 20 * y)) for y in range(10) for x in range(10)]
+    together = db_targets(boxes, [False] * 100, height=200, width=200)
+    alone = db_targets([corners], [False], height=20, width=20)
+    for name, drawn in together.items():
+        tiles = drawn.reshape(10, 20, 10, 20).swapaxes(1, 2).reshape(100, 20, 20)
+        assert np.allclose(tiles, alone[name], atol=1e-4), name
+
+
 def test_a_higher_ratio_shrinks_less() -> None:
     cores = [
         db_targets([BOX], [False], height=64, width=100, rule=TargetRule(shrink_ratio=ratio))["shrink_map"].sum()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import cv2
@@ -58,8 +59,9 @@ class View:
         """Where outlines of the page are in the view; many at once are faster than one after the other."""
         if not polygons:
             return []
-        ends = np.cumsum([len(polygon) for polygon in polygons])[:-1]
-        return np.split(self.points(np.concatenate(polygons)), ends)
+        points = self.points(np.concatenate(polygons))
+        ends = list(accumulate(map(len, polygons)))
+        return [points[start:end] for start, end in pairwise([0, *ends])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def bounds(polygons: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     """The upright boxes around polygons: (N, 4) as left, top, right, bottom."""
     if not polygons:
         return np.zeros((0, 4))
-    starts = np.cumsum([0, *(len(polygon) for polygon in polygons[:-1])])
+    starts = [0, *accumulate(map(len, polygons[:-1]))]
     points = np.concatenate(polygons).astype(np.float64)
     return np.hstack([np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)])
 
@@ -281,7 +283,7 @@ def paste(
         Outlines on the canvas of the copies; a text for which no free place was found is left out.
     """
     rows, columns = canvas.shape[:2]
-    boxes = list(bounds(polygons))
+    taken = bounds(polygons)
     copies: list[NDArray[np.float32]] = []
     for index in rng.permutation(len(texts))[:most]:
         outline = texts[index].astype(np.float64)
@@ -290,26 +292,26 @@ def paste(
         turned: NDArray[np.float64] = outline @ np.array([(cosine, -sine), (sine, cosine)])
         low, size = turned.min(axis=0), np.ptp(turned, axis=0)
         room = np.array([columns, rows]) - size
-        corner = _free_place(places * room, size, boxes) if room.min() > 0 else None
+        corner = _free_place(places * room, size, taken) if room.min() > 0 else None
         if corner is None:
             continue
         move = corner - low
         view = View(matrix=_affine([(cosine, sine, move[0]), (-sine, cosine, move[1])]), width=columns, height=rows)
         copy = view.points(outline)
         _copy_through(canvas, copy, view, picture=picture, reduced=reduced)
-        boxes.append(np.concatenate([corner, corner + size]))
+        taken = np.vstack([taken, np.concatenate([corner, corner + size])])
         copies.append(copy)
     return copies
 
 
 def _free_place(
-    corners: NDArray[np.float64], size: NDArray[np.float64], boxes: Sequence[NDArray[np.floating]]
+    corners: NDArray[np.float64], size: NDArray[np.float64], taken: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    if not boxes:
-        return np.asarray(corners[0])
-    taken = np.stack(boxes)
-    near = (corners[:, None] <= taken[:, 2:]) & (corners[:, None] + size >= taken[:, :2])
-    free = np.flatnonzero(~np.any(np.all(near, axis=2), axis=1))
+    """The first of the corners (K, 2) at which something of this size touches none of the boxes (N, 4)."""
+    x, y = corners[:, :1], corners[:, 1:]
+    left, top, right, bottom = taken.T
+    touching = (x <= right) & (x >= left - size[0]) & (y <= bottom) & (y >= top - size[1])
+    free = np.flatnonzero(~touching.any(axis=1))
     return np.asarray(corners[free[0]]) if len(free) else None
 
 
