@@ -177,8 +177,14 @@ class Opener:
     def _from_store(self, uri: str, scheme: str) -> Path:
         import fsspec
 
+        options = self._options(uri, scheme)
+        if scheme == "oss" and not options.get("endpoint") and not os.environ.get("OSS_ENDPOINT"):
+            raise ConfigurationError(
+                f"{uri}: an oss:// address does not say in which region its bucket is",
+                hint="give spec.credentials with this prefix and an endpoint such as https://oss-cn-hangzhou.aliyuncs.com",
+            )
         try:
-            system, root = fsspec.core.url_to_fs(uri, **self._options(uri, scheme))
+            system, root = fsspec.core.url_to_fs(uri, **options)
         except ValueError as error:
             raise ConfigurationError(
                 f"{uri}: addresses that begin with {scheme}:// can't be read ({error})",
@@ -187,12 +193,14 @@ class Opener:
         except ImportError as error:
             raise ConfigurationError(
                 f"{uri}: reading {scheme}:// needs the package {_PACKAGES.get(scheme, scheme)}",
-                hint=f"pip install {_PACKAGES.get(scheme, scheme)}",
+                hint=_how_to_install(scheme),
             ) from error
         try:
             return self._mirror(system, root, uri)
         except FileNotFoundError as error:
-            raise InputMissingError(f"{uri}: does not exist") from error
+            raise InputMissingError(
+                f"{uri}: does not exist", hint="check the address; some stores also say so to who may not list it"
+            ) from error
         except PermissionError as error:
             raise InputMissingError(
                 f"{uri}: access is refused ({error})", hint="give spec.credentials with this prefix and a secret"
@@ -275,6 +283,15 @@ class Opener:
                 pool.shutdown(wait=True, cancel_futures=True)
                 write_down()
         return content / next(iter(wanted)) if system.isfile(root) else content
+
+
+def _how_to_install(scheme: str) -> str:
+    if scheme != "oss":
+        return f"pip install {_PACKAGES.get(scheme, scheme)}"
+    return (
+        "pip install 'ocr-finetune[oss]'; the image does not bring it: "
+        "name one in pods.image that has it, or copy the data to a claim"
+    )
 
 
 def _copy(system: Any, name: str, target: Path, *, size: int | None) -> None:
