@@ -200,6 +200,28 @@ def test_the_crd_stays_when_the_chart_goes(chart: Chart) -> None:
     )
 
 
+def test_by_default_nothing_needs_what_a_plain_cluster_lacks(chart: Chart) -> None:
+    kinds = {item["kind"] for item in render(chart=chart)}
+    assert kinds & _OF_OTHERS == set()
+    objects = render(chart=chart)
+    assert one(objects, "Deployment")["spec"]["replicas"] == 2
+    assert one(objects, "PodDisruptionBudget")
+    assert one(objects, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
+
+
+def test_the_notes_say_what_to_type_next(chart: Chart) -> None:
+    def notes(values: dict[str, Any]) -> str:
+        texts = chart.render(values, name=RELEASE, namespace=NAMESPACE)
+        return next(text for path, text in texts.items() if path.endswith("NOTES.txt"))
+
+    example = CHART.parents[1] / "examples" / "digits" / "kubernetes.yaml"
+    assert f"kubectl apply -f {example.relative_to(CHART.parents[1])}" in notes({})
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/{_NAME}" in notes({})
+    assert example.exists()
+    assert "team-a, team-b" in notes({"watchNamespaces": ["team-a", "team-b"]})
+    assert "crds.enabled is false" in notes({"crds": {"enabled": False}})
+
+
 def test_the_generated_files_are_current() -> None:
     crd = subprocess.run(
         [sys.executable, "-m", "ocr_finetune_api.crd"], capture_output=True, text=True, check=True

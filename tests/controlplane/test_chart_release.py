@@ -10,6 +10,7 @@ import pytest
 from helm_python import Config, HelmError
 from kube_testing.client import Manifest, condition
 from kube_testing.control_plane import ControlPlane
+from kube_testing.processes import wait_for
 from operator_testing import ROOT, manifest
 
 from next_chart import NEW_FIELD, VERSION, next_chart
@@ -48,6 +49,20 @@ def _schema(plane: ControlPlane) -> dict[str, Any]:
     return fields
 
 
+def _check_user_roles(plane: ControlPlane) -> None:
+    """What Kubernetes' own roles for users allow, which the chart's rules are aggregated to."""
+    for role, verbs in {"view": {"get"}, "edit": {"get", "create"}, "admin": {"get", "create"}}.items():
+        kubeconfig = plane.service_account(name=role, namespace="team", cluster_role=role, only_namespace=True)
+
+        def allowed(verb: str, *more: str, kubeconfig: Path = kubeconfig) -> bool:
+            answer = plane.kubectl("auth", "can-i", verb, *more, "-n", "team", kubeconfig=kubeconfig, check=False)
+            return answer.stdout.strip() == "yes"
+
+        wait_for(lambda allowed=allowed: allowed("get", "ocrfinetunes"), describe=f"the rights of {role}")
+        assert {verb for verb in ("get", "create") if allowed(verb, "ocrfinetunes")} == verbs
+        assert not allowed("patch", "ocrfinetunes", "--subresource=status")
+
+
 def test_a_release_is_upgraded_uninstalled_and_installed_again_and_the_runs_stay(
     bare: ControlPlane, tmp_path: Path
 ) -> None:
@@ -55,6 +70,7 @@ def test_a_release_is_upgraded_uninstalled_and_installed_again_and_the_runs_stay
         helm.install(CHART, "ocrft", {}, namespace="first")
         assert NEW_FIELD not in _schema(bare)
         before = bare.kube.create(manifest("team"))
+        _check_user_roles(bare)
 
         helm.upgrade(next_chart(CHART, tmp_path), "ocrft", {}, namespace="first")
         assert NEW_FIELD in _schema(bare)
