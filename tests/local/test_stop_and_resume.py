@@ -70,7 +70,7 @@ def short(tmp_path, make_short) -> Run:
     return make_short(tmp_path)
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_the_next_run_goes_on(short, ocrft):
+def test_ctrl_c_stops_with_a_checkpoint_and_training_goes_on_from_there(short, ocrft):
     process = start(short)
     wait_for(lambda: steps_done(short) >= 20, process)
     process.send_signal(signal.SIGINT)
@@ -78,7 +78,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_next_run_goes_on(short, ocrft):
     assert process.returncode == 75, errors
     assert "Traceback" not in errors
     stopped_at = steps_done(short)
-    done = ocrft("run", short.manifest, "--workspace", short.root, "--json")
+    done = ocrft("train", short.manifest, "--workspace", short.root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert short.result("train").details["resumedFromStep"] == stopped_at
 
