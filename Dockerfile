@@ -13,7 +13,7 @@ ARG BASE_IMAGE=debian:bookworm-slim
 # ---- build: has pip and never ships ---------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS build
 ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=1767225600
+    PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=1767225600 PYTHONHASHSEED=0
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends binutils ca-certificates python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*

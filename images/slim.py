@@ -8,18 +8,17 @@ MODULE … loads: all byte code would cost more room than the sources, none woul
 """
 
 import argparse
-import compileall
 import importlib
-import py_compile
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 _ELF = b"\x7fELF"
-_HASH = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 
 def main() -> int:
@@ -33,8 +32,7 @@ def main() -> int:
     if arguments.prune and not prune(packages, arguments.prune):
         return 1
     strip(packages)
-    for file in loaded_by(arguments.modules, packages):
-        py_compile.compile(str(file), invalidation_mode=_HASH, doraise=True)
+    compile_files("-i", "-", files=loaded_by(arguments.modules, packages))
     for pattern in arguments.without_source:
         for folder in packages.glob(pattern):
             drop_source(folder)
@@ -79,10 +77,22 @@ def loaded_by(modules: list[str], packages: Path) -> list[Path]:
     return sorted(Path(file) for file in files if file and file.endswith(".py") and packages in Path(file).parents)
 
 
+def compile_files(*arguments: str, files: Sequence[Path] = ()) -> None:
+    """Writes byte code, the same for the same sources: what else a process has loaded would leave traces in it.
+
+    Args:
+        *arguments: Of ``python -m compileall``.
+        files: What it reads from its standard input.
+    """
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", *arguments]
+    text = "".join(f"{file}\n" for file in files)
+    subprocess.run(command, input=text, text=True, env=os.environ | {"PYTHONHASHSEED": "0"}, check=True)
+
+
 def drop_source(folder: Path) -> None:
     """Replaces the sources under a folder by byte code without docstrings."""
-    # "legacy" puts the byte code where the source was, the only place where Python loads it without one.
-    compileall.compile_dir(folder, quiet=1, legacy=True, optimize=2, invalidation_mode=_HASH)
+    # "-b" puts the byte code where the source was, the only place where Python loads it without one.
+    compile_files("-b", "-o", "2", str(folder))
     for source in folder.rglob("*.py"):
         source.unlink()
     for cache in folder.rglob("__pycache__"):

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "controlplane"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "chart"))
 
 from cluster_testing import machine
 from cluster_testing.cluster import Cluster, running

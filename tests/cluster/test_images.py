@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
-from cluster_testing import images, machine
+from cluster_testing import images
 
 if TYPE_CHECKING:
     from cluster_testing.cluster import Cluster
@@ -31,15 +30,20 @@ WORKS
 
 @pytest.mark.parametrize("target", ["operator", "trainer"])
 def test_an_image_is_small_and_labelled(cluster: Cluster, target: str) -> None:
-    document = json.loads(
-        machine.call("buildah", "inspect", "--type=image", images.reference(target), env=images.BUILDAH)
-    )
-    config = document["Docker"]["config"]
+    config = images.inspect(target)["Docker"]["config"]
     assert config["User"] == "65532:0"
     assert config["Entrypoint"] == ["/usr/bin/tini", "--"]
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     # The archive holds the layers as they are unpacked.
     assert max(file.stat().st_size for file in images.CACHE.glob(f"{target}-*.tar")) <= _MEGABYTES[target] * 10**6
+
+
+def test_the_same_sources_give_the_same_layers() -> None:
+    found = []
+    for version in ("once", "again"):
+        images.build("operator", flags="--no-cache", version=version)
+        found.append(images.inspect("operator", version=version)["Docker"]["rootfs"]["diff_ids"])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("target", ["operator", "trainer"])

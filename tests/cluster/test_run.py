@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from charts import render
 from cluster_testing import dashboards, images
 from cluster_testing.cluster import CHART
 from cluster_testing.prometheus import Prometheus
@@ -20,8 +21,7 @@ from cluster_testing.runs import EXAMPLE, Run, seconds
 from kube_testing import binaries
 from kube_testing.client import condition
 from kube_testing.processes import wait_for
-
-from chart import monitors, panels
+from monitoring import queries, used
 
 if TYPE_CHECKING:
     from cluster_testing.cluster import Cluster
@@ -51,12 +51,18 @@ class Finished:
         self.prometheus = prometheus
 
 
+def _monitors() -> list[dict[str, Any]]:
+    """The chart's ServiceMonitor and PodMonitor."""
+    wanted = {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}
+    return [one for one in render({"monitoring": wanted}) if one["kind"] in {"ServiceMonitor", "PodMonitor"}]
+
+
 @pytest.fixture(scope="module")
 def finished(cluster: Cluster, operator: str, volumes: SharedVolumes, digits: Path) -> Finished:
     """The example, applied as a user does, and followed to its end."""
     namespace = f"first-run-{secrets.token_hex(3)}"
     cluster.plane.create_namespace(namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"})
-    prometheus = Prometheus(cluster, monitors(namespace=operator))
+    prometheus = Prometheus(cluster, _monitors())
     volumes.fill("digits", namespace, digits)
     run = Run(cluster, namespace, volumes.claim("ocr-work", namespace))
     began = time.time()
@@ -124,8 +130,17 @@ def test_every_panel_of_the_dashboards_shows_something(cluster: Cluster, finishe
     # For people to look at, with a browser.
     for board in sorted((CHART / "files" / "dashboards").glob("*.json")):
         (cluster.folder / f"{board.stem}.html").write_text(dashboards.draw(board, ask=ask))
-    empty = [name for name, query in panels().items() if not dashboards.points_of(ask(query))]
+    empty = [name for name, query in queries().items() if not dashboards.points_of(ask(query))]
     assert [name for name in empty if name.split("/")[1] not in empty_when_well] == []
+
+
+def test_every_metric_that_a_dashboard_or_an_alert_asks_for_is_scraped(finished: Finished) -> None:
+    expression = 'count by (__name__) ({__name__=~"ocrft_.+|ocrfinetune_.+"})'
+    scraped = {
+        one["metric"]["__name__"] for one in finished.prometheus.over(expression, start=finished.began, end=time.time())
+    }
+    # Told only where the data has several sources.
+    assert used() - scraped <= {"ocrft_train_source_loss"}
 
 
 def test_the_operator_tells_people_what_happened(cluster: Cluster, finished: Finished) -> None:

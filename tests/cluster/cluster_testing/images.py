@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from kube_testing.binaries import ROOT
 
@@ -16,10 +18,22 @@ CACHE = ROOT / ".cache" / "images"
 BASE = "localhost/ocrft-base:bookworm"
 PAUSE = "localhost/pause:1"
 VERSION = "e2e"
+_PREFIX = "localhost/ocr-finetune-"
+_EPOCH = 1767225600
 BUILDAH = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "BUILDAH_RUNTIME": "runc"}
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # What decides about an image's content; the rest of the repository does not take part in the build.
-_SOURCES = ("Dockerfile", ".dockerignore", "images", "requirements", "pyproject.toml", "api", "operator", "trainer")
+_SOURCES = (
+    "Dockerfile",
+    ".dockerignore",
+    "images",
+    "images.mk",
+    "requirements",
+    "pyproject.toml",
+    "api",
+    "operator",
+    "trainer",
+)
 
 
 def archives(*targets: str) -> list[Path]:
@@ -27,9 +41,33 @@ def archives(*targets: str) -> list[Path]:
     return [_pause(), *(_ours(target) for target in targets)]
 
 
-def reference(target: str) -> str:
+def reference(target: str, *, version: str = VERSION) -> str:
     """Returns the name under which pods ask for the image of a target."""
-    return f"localhost/ocr-finetune-{target}:{VERSION}"
+    return f"{_PREFIX}{target}:{version}"
+
+
+def inspect(target: str, *, version: str = VERSION) -> dict[str, Any]:
+    """Returns what buildah knows of the image of a target."""
+    text = call("buildah", "inspect", "--type=image", reference(target, version=version), env=BUILDAH)
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def build(target: str, *, flags: str, version: str = VERSION) -> None:
+    """Builds the image of a target as users do, with ``make``; what changes with each commit is left out."""
+    _base()
+    _run(
+        "make",
+        f"--directory={ROOT}",
+        f"image-{target}",
+        "IMAGE_BUILDER=buildah",
+        f"IMAGE_FLAGS=--network=host --format=docker --pull=never {flags}",
+        f"BASE_IMAGE={BASE}",
+        f"IMAGE_PREFIX={_PREFIX}",
+        f"IMAGE_VERSION={version}",
+        "IMAGE_REVISION=unknown",
+        f"IMAGE_EPOCH={_EPOCH}",
+    )
 
 
 def _ours(target: str) -> Path:
@@ -42,19 +80,7 @@ def _ours(target: str) -> Path:
                 digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     archive = CACHE / f"{target}-{digest.hexdigest()[:12]}.tar"
     if not archive.exists():
-        _base()
-        _run(
-            "buildah",
-            "build",
-            "--network=host",
-            "--format=docker",
-            "--layers",
-            "--pull=never",
-            f"--build-arg=BASE_IMAGE={BASE}",
-            f"--target={target}",
-            f"--tag={reference(target)}",
-            str(ROOT),
-        )
+        build(target, flags="--layers")
         _export(reference(target), archive, pattern=f"{target}-*.tar")
     return archive
 
