@@ -248,9 +248,11 @@ def test_two_ranks_of_one_node_die_with_a_killed_supervisor(cluster):
     wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers.values()))
 
 
-def test_stop_file_stops_and_is_taken_away(cluster):
+def test_a_profile_is_made_for_the_supervisor_and_a_stop_file_stops_and_is_taken_away(cluster):
     run = cluster(**LONG).start(1)
     run.wait_for_step(5)
+    run.nodes[0].process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: run.job.events("profile"), what="the profile")
     run.job.workspace.stop_request.touch()
     assert run.nodes[0].wait() == 75, run.nodes[0].text
     assert not run.job.workspace.stop_request.exists()
