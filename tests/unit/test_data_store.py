@@ -17,7 +17,7 @@ from ocr_finetune_trainer.data.store import ROWS_A_BATCH, DataSet, Shard, ViewRo
 
 INDEX = {
     "text": "", "width": 1, "height": 1, "boxes": -1, "group": "", "split": "", "path": "p", "place": "l:1",
-    "converted": "", "cells": b"", "bytes": 1, "contrast": 9, "brightness": 9, "hash_across": 1, "hash_down": 2,
+    "converted": "", "cells": b"", "bytes": 1, "contrast": 9, "brightness": 9,
     "digest": 3,
 }  # fmt: skip
 
@@ -114,6 +114,9 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(InputMissingError, match=r"s\.arrow: is gone"):
         DataSet.open(data.path)
     path.write_bytes(whole)
+    (data.path / "names.arrow").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"names\.arrow: is damaged"):
+        DataSet.open(data.path).origin(0)
     (data.path / "index.arrow").write_bytes(b"nonsense")
     with pytest.raises(DataError, match="damaged"):
         DataSet.open(data.path)
@@ -132,6 +135,13 @@ def test_another_format_is_refused(tmp_path):
     (data.path / "dataset.json").write_text(json.dumps({**description, "format": 99}))
     with pytest.raises(DataError, match="format 99"):
         DataSet.open(data.path)
+
+
+def test_names_of_any_sample_are_found_in_any_order(tmp_path):
+    shard = shard_of(tmp_path / ".cache/shards", "s", [b"x"])
+    data = view(tmp_path, [row(group=f"page {i // 3}", origin=f"list:{i}") for i in range(9000)], [shard])
+    for index in (8999, 0, 4095, 4096, 5000, 17):
+        assert (data[index].group, data.origin(index)) == (f"page {index // 3}", f"list:{index}")
 
 
 @settings(max_examples=25, deadline=None)

@@ -247,7 +247,7 @@ def _page() -> Sample:
     image, polygons, texts = pages(1, seed=3)[0]
     return Sample(
         id=0, image=encode(image, lossless=True), width=image.shape[1], height=image.shape[0], text="",
-        polygons=polygons, texts=texts, ignored=[False] * len(texts), source=0, group="", origin="page",
+        polygons=polygons, texts=texts, ignored=[False] * len(texts), source=0, names=lambda: ("", "page"),
     )  # fmt: skip
 
 

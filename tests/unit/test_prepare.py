@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -82,12 +83,20 @@ def test_what_later_stages_find(tmp_path):
         assert (workspace.folder / path).exists()
 
 
-def test_shards_are_hardly_larger_than_the_pictures(tmp_path):
-    good_data.lines(tmp_path / "data", count=300)
+def test_a_data_set_is_hardly_larger_than_its_pictures_also_when_they_are_tiny(tmp_path):
+    rows, pictures = [], 0
+    (tmp_path / "data/images").mkdir(parents=True)
+    for number in range(1000):
+        small = cv2.resize(good_data.picture(number, text=f"w{number}"), (64, 20), interpolation=cv2.INTER_AREA)
+        content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+        pictures += len(content)
+        (tmp_path / f"data/images/word_{number:06}.jpg").write_bytes(content)
+        rows.append(f"images/word_{number:06}.jpg\tw{number}\n")
+    (tmp_path / "data/train.txt").write_text("".join(rows))
     workspace, _ = run(tmp_path, config_of(tmp_path / "data"))
-    pictures = sum(path.stat().st_size for path in (tmp_path / "data/images").iterdir())
+    assert pictures < 1000 * 1000
     stored = sum(path.stat().st_size for path in (workspace.cache / "shards").iterdir())
-    views = sum(path.stat().st_size for path in workspace.data.glob("*/index.arrow"))
+    views = sum(path.stat().st_size for path in workspace.data.glob("*/*.arrow"))
     assert stored + views < 1.2 * pictures
 
 

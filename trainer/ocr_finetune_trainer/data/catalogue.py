@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ocr_finetune_trainer.data import store
 from ocr_finetune_trainer.data.columns import numbers
-from ocr_finetune_trainer.data.pictures import decode
+from ocr_finetune_trainer.data.pictures import decode, difference_hashes
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION
 from ocr_finetune_trainer.data.store import Sample, Shard, ViewRow
 
@@ -131,8 +131,7 @@ class Catalogue:
             height=int(self.height[index]),
             text=self.texts[index],
             source=int(self.source[index]),
-            group="",
-            origin=self.place(index),
+            names=lambda: ("", self.place(index)),
         )
 
     def picture(self, index: int) -> NDArray[np.uint8]:
@@ -141,29 +140,25 @@ class Catalogue:
 
     def rows(self, chosen: NDArray[np.int64]) -> Iterator[ViewRow]:
         """The rows of a view, for samples in rising order; one shard's index is open at a time."""
-        shard = -1
-        groups: list[str] = []
-        origins: list[str] = []
-        for index in chosen:
-            number = int(self.shard[index])
-            if number != shard:
-                table = self._index(number)
-                groups = _strings(table, "group")
-                places, paths = _strings(table, "place"), _strings(table, "path")
-                origins = [_origin(place, path) for place, path in zip(places, paths, strict=True)]
-                shard = number
-            row = int(self.row[index])
-            yield ViewRow(
-                shard=number,
-                row=row,
-                text=self.texts[index],
-                width=int(self.width[index]),
-                height=int(self.height[index]),
-                source=int(self.source[index]),
-                group=groups[row],
-                origin=origins[row],
-                digest=int(self.digest[index]),
-            )
+        ends = np.flatnonzero(np.diff(self.shard[chosen])) + 1
+        for members in np.split(chosen, ends) if len(chosen) else ():
+            shard = int(self.shard[members[0]])
+            table = self._index(shard)
+            groups, places, paths = (_strings(table, name) for name in ("group", "place", "path"))
+            columns = (self.row, self.width, self.height, self.source, self.digest)
+            known = zip(members.tolist(), *(column[members].tolist() for column in columns), strict=True)
+            for index, row, width, height, source, digest in known:
+                yield ViewRow(
+                    shard=shard,
+                    row=row,
+                    text=self.texts[index],
+                    width=width,
+                    height=height,
+                    source=source,
+                    group=groups[row],
+                    origin=_origin(places[row], paths[row]),
+                    digest=digest,
+                )
 
 
 def _strings(table: pa.Table, name: str) -> list[str]:
@@ -203,7 +198,10 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
             columns["group"].append(_groups(table, part.name, group_by, pattern))
             given = [part.side if part.side >= 0 else _SIDES[side] for side in _strings(table, "split")]
             columns["given"].append(np.asarray(given, dtype=np.int8))
-            columns["cells"].append(_cells(table))
+            cells = _cells(table)
+            across, down = difference_hashes(cells)
+            for name, values in (("cells", cells), ("across", across), ("down", down)):
+                columns[name].append(values)
             for name, theirs in _COLUMNS.items():
                 if theirs:
                     columns[name].append(numbers(table, theirs))
@@ -224,7 +222,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
 # Columns of the catalogue, and those of the shards' indexes that they are read from; empty: made here.
 _COLUMNS = {
     "cells": "", "shard": "", "row": "", "source": "", "group": "", "given": "", "width": "width", "height": "height",
-    "boxes": "boxes", "across": "hash_across", "down": "hash_down", "digest": "digest", "contrast": "contrast",
+    "boxes": "boxes", "across": "", "down": "", "digest": "digest", "contrast": "contrast",
     "brightness": "brightness", "encoded": "bytes",
 }  # fmt: skip
 _SHAPES = {"cells": (0, 64)}

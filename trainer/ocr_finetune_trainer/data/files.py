@@ -15,9 +15,8 @@ import threading
 import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ocr_finetune_api.exit_codes import DataError, InputMissingError
 
@@ -28,8 +27,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file of a source, found.
 
     Attributes:

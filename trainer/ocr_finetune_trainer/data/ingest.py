@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -271,7 +271,7 @@ def _checked(record: Record, width: int, height: int, problems: list[Problem]) -
                 f"box {number} of {record.member.name} reaches {beyond:.0f} pixels beyond the picture, and is cut there"
             )
             problems.append(Problem(kind="bad-box", place=record.place, what=what, hint="draw it again", samples=0))
-        checked.append(replace(box, ignored=True) if useless else box)
+        checked.append(box._replace(ignored=True) if useless else box)
     return tuple(checked)
 
 
@@ -343,7 +343,5 @@ def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ..
         "contrast": picture.contrast,
         "brightness": picture.brightness,
         "cells": picture.cells,
-        "hash_across": picture.hashes[0],
-        "hash_down": picture.hashes[1],
         "digest": int.from_bytes(digest, "big"),
     }

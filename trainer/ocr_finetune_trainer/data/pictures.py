@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Picture", "PictureError", "decode", "describe", "encode", "inspect", "open_page"]
+__all__ = ["Picture", "PictureError", "decode", "describe", "difference_hashes", "encode", "inspect", "open_page"]
 
 # Larger pictures than a professional scanner's are mistakes or bombs; Pillow's own limit only warns.
 MAX_PIXELS = 400_000_000
@@ -61,7 +61,6 @@ class Picture:
         width: Columns, after its orientation has been applied.
         height: Rows, after its orientation has been applied.
         converted: Why `content` is not the original; empty if it is.
-        hashes: Two perceptual hashes of 64 bits: where it gets brighter from left to right, and from top to bottom.
         cells: Mean brightness of 8x8 parts, row by row: 64 bytes.
         contrast: Largest less smallest brightness of a 32x32 thumbnail, 0-255.
         brightness: Mean brightness of that thumbnail.
@@ -71,7 +70,6 @@ class Picture:
     width: int
     height: int
     converted: str
-    hashes: tuple[int, int]
     cells: bytes
     contrast: int
     brightness: int
@@ -152,7 +150,6 @@ def _described(content: bytes, size: tuple[int, int], thumbnail: NDArray[np.uint
         width=size[0],
         height=size[1],
         converted=converted,
-        hashes=_hashes(cells),
         cells=cells.tobytes(),
         contrast=int(lightest - darkest),
         brightness=int(cv2.mean(thumbnail)[0]),
@@ -251,24 +248,22 @@ def _plain_png(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def difference_hashes(thumbnail: NDArray[np.uint8]) -> tuple[int, int]:
-    """The two hashes of a thumbnail; pictures that look alike differ in few bits.
-
-    Args:
-        thumbnail: uint8 (32, 32).
-    """
-    return _hashes(_cells(thumbnail))
-
-
 def _cells(thumbnail: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(thumbnail, (8, 8), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _hashes(cells: NDArray[np.uint8]) -> tuple[int, int]:
-    """Each of 8x8 cells against its neighbour; the last one against the first."""
-    flat = cells.ravel()
-    values = np.packbits(flat[_NEIGHBOURS] > flat).view(">u8")
-    return int(values[0]), int(values[1])
+def difference_hashes(cells: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Two perceptual hashes of each picture; those of pictures that look alike differ in few bits.
+
+    Args:
+        cells: uint8 (N, 64), `Picture.cells`.
+
+    Returns:
+        uint64 (N,) each: where it gets brighter from left to right, and from top to bottom.
+    """
+    bits = (cells[:, neighbours] > cells for neighbours in _NEIGHBOURS)
+    across, down = (np.packbits(bit, axis=1).view(">u8")[:, 0].astype(np.uint64) for bit in bits)
+    return across, down
 
 
 def open_page(content: bytes) -> NDArray[np.uint8]:

@@ -2,8 +2,9 @@
 
 Shards lie in the workspace's cache, each under the hash of what went into it, so that runs share them and a killed
 `prepare` goes on where it was. A view (`data/train/` and so on) is one small table: label, size, source and where the
-picture lies. Everything is memory-mapped: opening a million samples costs neither time nor memory, and any number of
-processes and nodes read the same files.
+picture lies. Both are memory-mapped: opening a million samples costs neither time nor memory, and any number of
+processes and nodes read the same files. What is asked for seldom is compressed: the indexes of shards, which `prepare`
+reads, and the names of samples, which messages and reports show.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 import numpy as np
 import pyarrow as pa
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "sample_of", "write_shard", "write_view"]
 
-FORMAT = 3
+FORMAT = 4
 ROWS_A_BATCH = 64
 _VIEW_ROWS_A_BATCH = 65536
+_NAMES_A_BATCH = 4096
 DESCRIPTION = "dataset.json"
 INDEX = "index.arrow"
+NAMES = "names.arrow"
 
 
 def _schema(fields: Sequence[tuple[str, Any]]) -> pa.Schema:
@@ -49,6 +54,7 @@ _PICTURES: pa.Schema = _schema(
         ("ignored", pa.list_(pa.bool_())),
     ]
 )
+_LINES: pa.Schema = _schema([("image", pa.binary())])
 SHARD_INDEX: pa.Schema = _schema(
     [
         ("text", pa.string()),
@@ -64,8 +70,6 @@ SHARD_INDEX: pa.Schema = _schema(
         ("contrast", pa.uint8()),
         ("brightness", pa.uint8()),
         ("cells", pa.binary()),
-        ("hash_across", pa.uint64()),
-        ("hash_down", pa.uint64()),
         ("digest", pa.uint64()),
     ]
 )
@@ -78,10 +82,9 @@ _VIEW: pa.Schema = _schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("source", pa.int32()),
-        ("group", pa.string()),
-        ("origin", pa.string()),
     ]
 )
+_NAMES: pa.Schema = _schema([("group", pa.string()), ("origin", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +101,7 @@ class Sample:
         texts: What they say.
         ignored: Which of them are neither to be found nor to be missed.
         source: Number of its source.
-        group: What it may not be separated from.
-        origin: Where its label stands, for messages.
+        names: Looks up its group and its origin.
     """
 
     id: int
@@ -111,8 +113,17 @@ class Sample:
     texts: tuple[str, ...]
     ignored: tuple[bool, ...]
     source: int
-    group: str
-    origin: str
+    names: Callable[[], tuple[str, str]]
+
+    @property
+    def group(self) -> str:
+        """What it may not be separated from."""
+        return self.names()[0]
+
+    @property
+    def origin(self) -> str:
+        """Where its label stands, for messages."""
+        return self.names()[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +170,31 @@ def write_shard(
         about: JSON values kept with the index.
     """
     file = folder / f"{name}.arrow"
-    _write_table(file, _PICTURES, pictures, rows=ROWS_A_BATCH)
+    lines = all(row["points"] is None for row in pictures)
+    _write_table(file, _LINES if lines else _PICTURES, pictures, rows=ROWS_A_BATCH)
     shard = Shard(name=name, size=file.stat().st_size)
     schema = SHARD_INDEX.with_metadata(
         {b"ocrft": json.dumps({**about, "format": FORMAT, "size": shard.size}, ensure_ascii=False).encode()}
     )
-    _write_table(folder / f"{name}.index.arrow", schema, index, rows=_VIEW_ROWS_A_BATCH)
+    _write_table(folder / f"{name}.index.arrow", schema, index, rows=_VIEW_ROWS_A_BATCH, options=_compressed())
     return shard
 
 
-def _write_table(path: Path, schema: pa.Schema, rows_: Sequence[Mapping[str, Any]], *, rows: int) -> None:
+def _compressed() -> pa.ipc.IpcWriteOptions:
+    return pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+def _write_table(
+    path: Path,
+    schema: pa.Schema,
+    rows_: Sequence[Mapping[str, Any]],
+    *,
+    rows: int,
+    options: pa.ipc.IpcWriteOptions | None = None,
+) -> None:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
             for start in range(0, len(rows_), rows):
                 part = rows_[start : start + rows]
                 columns = [column([row[field.name] for row in part], field.type) for field in schema]
@@ -258,9 +281,8 @@ class DataSet:
         self.sources: NDArray[np.int32] = numbers(table, "source")
         self.frames: NDArray[np.int32] = numbers(table, "frames")
         self.texts = Texts(table.column("text"))
-        self._groups = table.column("group")
-        self._origins = table.column("origin")
         self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
+        self._named: tuple[int, pa.RecordBatch] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -332,13 +354,24 @@ class DataSet:
 
     def origin(self, index: int) -> str:
         """Where a sample comes from, for messages."""
-        origin: str = self._origins[int(index)].as_py()
-        return origin
+        return self.names(index)[1]
 
     def group(self, index: int) -> str:
         """What a sample may not be separated from."""
-        group: str = self._groups[int(index)].as_py()
-        return group
+        return self.names(index)[0]
+
+    def names(self, index: int) -> tuple[str, str]:
+        """Group and origin of a sample; those of its neighbours are at hand then."""
+        number, row = divmod(int(index), _NAMES_A_BATCH)
+        if self._named is None or self._named[0] != number:
+            file = self.path / NAMES
+            try:
+                with pa.memory_map(str(file)) as source:
+                    self._named = (number, pa.ipc.open_file(source).get_batch(number))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{file}: is damaged ({error})", hint="run prepare again") from error
+        group, origin = (str(column[row]) for column in self._named[1].columns)
+        return group, origin
 
     def __getitem__(self, index: int) -> Sample:
         """One sample by number; IndexError beyond the last."""
@@ -353,8 +386,7 @@ class DataSet:
             height=int(self.sizes[index, 1]),
             text=self.texts[index],
             source=int(self.sources[index]),
-            group=self.group(index),
-            origin=self.origin(index),
+            names=partial(self.names, index),
         )
 
 
@@ -366,9 +398,9 @@ def sample_of(batch: pa.RecordBatch, row: int, **known: Any) -> Sample:
         row: Its row in it.
         known: The fields of `Sample` that do not lie in the shard.
     """
-    points = batch.column(1)[row].as_py()
+    points: list[Any] | None = batch.column(1)[row].as_py() if batch.num_columns > 1 else None
     lines = points is None
-    polygons = None if lines else [np.asarray(flat, dtype=np.float32).reshape(-1, 2) for flat in points]
+    polygons = None if points is None else [np.asarray(flat, dtype=np.float32).reshape(-1, 2) for flat in points]
     return Sample(
         image=batch.column(0)[row].as_py(),
         polygons=polygons,
@@ -378,8 +410,7 @@ def sample_of(batch: pa.RecordBatch, row: int, **known: Any) -> Sample:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRow:
+class ViewRow(NamedTuple):
     """One row of a view: a sample and where its picture lies."""
 
     shard: int
@@ -411,25 +442,32 @@ def write_view(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     identity = hashlib.sha256()
-    aside = folder / f".{INDEX}.{uuid.uuid4().hex[:8]}"
+    mark = uuid.uuid4().hex[:8]
+    asides = {name: folder / f".{name}.{mark}" for name in (INDEX, NAMES)}
     count = 0
-    names = [field.name for field in _VIEW]
     try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, _VIEW) as writer:
-            batch: list[ViewRow] = []
-            for row in rows:
-                identity.update(f"{row.digest:016x}\0{row.text}\0{row.source}\n".encode("utf-8", "surrogatepass"))
-                batch.append(row)
-                count += 1
-                if len(batch) == _VIEW_ROWS_A_BATCH:
-                    writer.write_batch(_view_batch(batch, names))
-                    batch = []
-            if batch:
-                writer.write_batch(_view_batch(batch, names))
-        _sync(aside)
-        aside.replace(folder / INDEX)
+        with (
+            pa.OSFile(str(asides[INDEX]), "wb") as sink,
+            pa.ipc.new_file(sink, _VIEW) as index,
+            pa.OSFile(str(asides[NAMES]), "wb") as names_sink,
+            pa.ipc.new_file(names_sink, _NAMES, options=_compressed()) as names,
+        ):
+            while batch := list(islice(rows, _VIEW_ROWS_A_BATCH)):
+                lines = "".join(f"{row.digest:016x}\0{row.text}\0{row.source}\n" for row in batch)
+                identity.update(lines.encode("utf-8", "surrogatepass"))
+                values = dict(zip(ViewRow._fields, zip(*batch, strict=True), strict=True))
+                values["frames"] = tuple(frames_needed(text) for text in values["text"])
+                index.write_batch(_batch_of(values, _VIEW))
+                for start in range(0, len(batch), _NAMES_A_BATCH):
+                    part = slice(start, start + _NAMES_A_BATCH)
+                    names.write_batch(_batch_of({name: values[name][part] for name in _NAMES.names}, _NAMES))
+                count += len(batch)
+        for name, aside in asides.items():
+            _sync(aside)
+            aside.replace(folder / name)
     finally:
-        aside.unlink(missing_ok=True)
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
     description = {
         "format": FORMAT,
         "samples": count,
@@ -442,9 +480,5 @@ def write_view(
     return count
 
 
-def _view_batch(rows: Sequence[ViewRow], names: Sequence[str]) -> pa.RecordBatch:
-    columns = []
-    for name, field in zip(names, _VIEW, strict=True):
-        values = [frames_needed(row.text) for row in rows] if name == "frames" else [getattr(r, name) for r in rows]
-        columns.append(column(values, field.type))
-    return pa.record_batch(columns, schema=_VIEW)
+def _batch_of(values: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.record_batch([column(values[field.name], field.type) for field in schema], schema=schema)

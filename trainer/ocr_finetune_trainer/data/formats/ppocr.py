@@ -12,6 +12,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ocr_finetune_api.model_table import Kind
@@ -54,6 +55,7 @@ class _PpOcr:
             yield from read_list(request, name, split=split_of(name) if several else "")
 
 
+@lru_cache(maxsize=4096)
 def split_of(name: str) -> str:
     """The split that a list's or folder's name speaks of, empty if none: `rec_gt_test.txt` is `test`."""
     for word in re.split(r"[^a-z]+", posixpath.basename(name).lower()):
