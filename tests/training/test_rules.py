@@ -181,6 +181,19 @@ def test_a_checkpoint_of_another_dictionary_or_version_is_refused(zygote, make_j
     assert code == 66
 
 
+def test_checkpoints_of_a_newer_version_are_left_alone(zygote, make_job):
+    job = make_job()
+    assert run(zygote, job)[0] == 0
+    newest = job.checkpoints()[0].path
+    manifest = newest / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"schemaVersion": 1', '"schemaVersion": 9'))
+    code, outcome, _ = run(zygote, job)
+    assert code == 78
+    assert f"{newest.name}: was written by a newer version (schemaVersion 9, known here is 1)" in outcome.problems[0]
+    assert "that version of the image" in outcome.hint
+    assert newest.is_dir()
+
+
 def test_an_impossible_batch_is_refused_with_numbers(zygote, make_job):
     code, outcome, _ = run(zygote, make_job(batchSize=100))
     assert code == 78

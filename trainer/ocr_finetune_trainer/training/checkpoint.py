@@ -147,10 +147,12 @@ class Damage:
     Attributes:
         path: The folder.
         reason: Why, in one clause.
+        newer: Whether it is whole, but of a version that this one does not know.
     """
 
     path: Path
     reason: str
+    newer: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -410,7 +412,9 @@ def _read_manifest(path: Path) -> Manifest | Damage:
         version = values.get("schemaVersion") if isinstance(values, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             return Damage(
-                path, f"was written by a newer version (schemaVersion {version}, known here is {SCHEMA_VERSION})"
+                path,
+                f"was written by a newer version (schemaVersion {version}, known here is {SCHEMA_VERSION})",
+                newer=True,
             )
         return Manifest.model_validate(values)
     except OSError as error:

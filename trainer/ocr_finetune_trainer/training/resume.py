@@ -64,12 +64,17 @@ def locate(
         begin_anew: Whether checkpoints that can't be gone on with may be set aside; only rank 0 does that.
 
     Raises:
-        ConfigurationError: `resume_from` is of another model.
+        ConfigurationError: `resume_from` is of another model, or this run's own checkpoints are of a newer version.
         InputMissingError: There is no usable checkpoint at `resume_from`.
     """
     skipped: list[str] = []
 
     def skip(damage: Damage) -> None:
+        if damage.newer:
+            raise ConfigurationError(
+                str(damage),
+                hint="take that version of the image again, or move the checkpoints away: then training begins anew",
+            )
         skipped.append(f"skipped a damaged checkpoint: {damage.path.name}: {damage.reason}")
         tell("damaged-checkpoint", path=damage.path.name, reason=damage.reason)
 
