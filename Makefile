@@ -53,8 +53,8 @@ test-quick: .venv/dev ## Tests that need neither training nor a control plane
 chaos: .venv/dev ## Kills, stops and starves trainings a thousand times; takes an hour
 	@$(BIN)/python tests/training/chaos.py --count 1000
 
-bench: .venv/dev ## Prints every figure that needs no other project's checkout; takes an hour
-	@for file in demo data models detection training export teds; do echo "== $$file"; $(BIN)/python -W ignore benchmarks/$$file.py || exit; done
+bench: .venv/dev ## Prints every figure that needs no other project's checkout; takes an hour and a half
+	@for file in demo data models detection training export teds time_to_accuracy; do echo "== $$file"; $(BIN)/python -W ignore benchmarks/$$file.py || exit; done
 
 lint: .venv/dev
 	@$(BIN)/ruff check .
