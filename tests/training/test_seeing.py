@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -97,6 +98,7 @@ def test_a_profile_is_written_when_asked_for(zygote, make_job, ask):
     trace = json.loads(next((job.workspace.folder / "profile").iterdir()).read_text(encoding="utf-8"))
     assert any("conv" in str(event.get("name", "")) for event in trace["traceEvents"])
     assert events[0]["path"].endswith(".rank-0.json")
+    assert not Path("profiler_log").exists(), "Paddle wrote into the current folder, too"
 
 
 def test_a_stall_of_the_disk_of_events_does_not_end_training(zygote, make_job):

@@ -49,7 +49,8 @@ class Profiling:
         from paddle import profiler
 
         targets = [profiler.ProfilerTarget.CPU] + ([profiler.ProfilerTarget.GPU] if self._gpu else [])
-        self._running = profiler.Profiler(targets=targets, timer_only=False)
+        # Unless told otherwise, Paddle also writes into the current folder, which is read-only in a container.
+        self._running = profiler.Profiler(targets=targets, timer_only=False, on_trace_ready=lambda _: None)
         self._running.start()
         self._left = STEPS
         logger.info("profiling the next %d steps", STEPS)
