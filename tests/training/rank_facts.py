@@ -6,7 +6,10 @@ python rank_facts.py FOLDER SET     with the environment that the launcher gives
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +21,16 @@ from ocr_finetune_trainer.dictionary import Dictionary, targets
 from ocr_finetune_trainer.geometry import recognition_geometry
 from ocr_finetune_trainer.training import validate
 from ocr_finetune_trainer.training.average import buffers, floats, to_arrays
-from ocr_finetune_trainer.training.checkpoint import Manifest
+from ocr_finetune_trainer.training.checkpoint import Fence, Manifest, Progress
 from ocr_finetune_trainer.training.choices import Settings
 from ocr_finetune_trainer.training.optimizer import Optimizer, trainable
 from ocr_finetune_trainer.training.ranks import Ranks
 from ocr_finetune_trainer.training.saver import TrainingState
 from ocr_finetune_trainer.training.step import TrainStep
+from ocr_finetune_trainer.training.writer import CheckpointWriter
 
 NAME = "MobileNetV3_small_ctc"
+SLOW_SECONDS = float(os.environ.get("SLOW_SECONDS", "1"))
 
 
 def settings() -> Settings:
@@ -86,11 +91,45 @@ def main(folder: Path, data: Path) -> None:
             timeout=60.0,
             progress=lambda done, total: seen.append(done),
         )
+    waited = wait_for_a_slow_disk(folder, ranks=ranks, model=model, optimizer=optimizer, step=step)
     found = {
-        "begin": begin, "weights": checksum(weights(model)), "own": own, "together": together,
+        "waited": waited, "begin": begin, "weights": checksum(weights(model)), "own": own, "together": together,
         "after": checksum(to_arrays(buffers(model))), "measured": max(seen), "figures": figures,
     }  # fmt: skip
     (folder / f"facts-{ranks.rank}.json").write_text(json.dumps(found, default=float), encoding="utf-8")
+
+
+def wait_for_a_slow_disk(
+    folder: Path, *, ranks: Ranks, model: paddle.nn.Layer, optimizer: Optimizer, step: TrainStep
+) -> float:
+    """Saves twice, the first time to a disk that takes its time; seconds that the second takes."""
+    fence = folder / "fence"  # nothing is renamed before it was read, and who reads a pipe waits for a writer
+    writer = None
+    if ranks.first:
+        os.mkfifo(fence)
+        writer = CheckpointWriter(
+            folder / "checkpoints", fence=Fence(fence, attempt=1, execution="e"), keep_last=2, patience_seconds=60.0
+        )
+    state = TrainingState(
+        model=model, average=None, optimizer=optimizer, scale=step.scale, ranks=ranks, folder=folder / "checkpoints",
+        writer=writer, manifest=Manifest(step=0, execution="e"),
+    )  # fmt: skip
+    state.save(Progress(step=1), metric=None, last=False)
+    if ranks.first:
+        threading.Thread(target=open_slowly, args=(fence,)).start()
+    began = time.monotonic()
+    state.save(Progress(step=2), metric=None, last=False)
+    seconds = time.monotonic() - began
+    if writer is not None:
+        writer.wait()
+    return seconds
+
+
+def open_slowly(fence: Path) -> None:
+    time.sleep(SLOW_SECONDS)
+    fence.open("w").close()
+    # From now on there is no fence at all.
+    fence.unlink()
 
 
 def weights(model: paddle.nn.Layer) -> dict[str, np.ndarray]:

@@ -59,3 +59,8 @@ def test_each_sample_is_measured_on_one_rank_and_all_know_the_figures(facts):
     assert [rank["measured"] for rank in facts] == [6, 5]
     assert facts[0]["figures"] == facts[1]["figures"]
     assert facts[0]["figures"]["samples"] == SAMPLES
+
+
+def test_ranks_that_write_nothing_wait_for_a_slow_disk_outside_of_a_collective(facts):
+    for rank in facts:
+        assert rank["waited"] > 0.9, "the second checkpoint must not begin before the first is written"

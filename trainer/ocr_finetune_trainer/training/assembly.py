@@ -329,6 +329,7 @@ class _Job:
             ranks=self.ranks,
             folder=self.workspace.checkpoints,
             writer=self.writer,
+            patience=float(self.config.stall_timeout_seconds),
             manifest=Manifest(
                 step=0,
                 attempt=self.config.attempt,

@@ -51,6 +51,7 @@ class TrainingState:
         folder: Path,
         writer: CheckpointWriter | None,
         manifest: Manifest,
+        patience: float = 1800.0,
     ) -> None:
         """Takes what is to be saved.
 
@@ -63,6 +64,7 @@ class TrainingState:
             folder: The run's folder of checkpoints.
             writer: Writes them; rank 0 has one.
             manifest: What is the same in all of them.
+            patience: Seconds that the ranks wait for a slow disk.
         """
         self._model = model
         self._average = average
@@ -72,6 +74,7 @@ class TrainingState:
         self._folder = folder
         self._writer = writer
         self._manifest = manifest
+        self._patience = patience
         self._copy = HostCopy()
 
     @contextmanager
@@ -93,12 +96,15 @@ class TrainingState:
 
     def save(self, progress: Progress, *, metric: float | None, last: bool) -> None:
         """Copies everything and begins to write it; waits for the end only if it is the last one."""
+        if self._writer is not None:
+            # The copies of the checkpoint before are still being written until it is done.
+            self._writer.wait()
+        # A slow disk may take longer than a collective has patience for: the others wait here, not in their next step.
+        self._ranks.wait_for_all("the checkpoint before", timeout=self._patience)
         models = {MODEL: self._model} | ({EMA: self._average.model} if self._average else {})
         own = {name: to_arrays(buffers(model)) for name, model in models.items()} if self._ranks.world > 1 else {}
         gathered = {name: self._over_ranks(arrays) for name, arrays in own.items()}
         if self._writer is not None:
-            # The copies of the checkpoint before are still being written until it is done.
-            self._writer.wait()
             files: dict[str, Mapping[str, NDArray[Any]]] = {
                 name: self._copy.of(model.state_dict(), prefix=name) | (gathered[name][0] if gathered else {})
                 for name, model in models.items()
