@@ -70,6 +70,8 @@ def strip(packages: Path) -> None:
 
 def loaded_by(modules: list[str], packages: Path) -> list[Path]:
     """Imports modules and returns the source files under ``packages`` of all that got loaded."""
+    # What an import writes holds times, and stays where the import fails.
+    sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
     for module in modules:
         importlib.import_module(module)
@@ -84,7 +86,7 @@ def compile_files(*arguments: str, files: Sequence[Path] = ()) -> None:
         *arguments: Of ``python -m compileall``.
         files: What it reads from its standard input.
     """
-    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", *arguments]
+    command = [sys.executable, "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", *arguments]
     text = "".join(f"{file}\n" for file in files)
     subprocess.run(command, input=text, text=True, env=os.environ | {"PYTHONHASHSEED": "0"}, check=True)
 

@@ -56,3 +56,12 @@ def test_code_without_its_source_can_still_be_imported(slim, packages: Path, mon
     monkeypatch.syspath_prepend(packages)
     monkeypatch.delitem(sys.modules, "b", raising=False)
     assert importlib.import_module("b.top").text == 1
+
+
+def test_imports_leave_no_byte_code_behind(slim, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.syspath_prepend(packages)
+    (packages / "optional_part.py").write_text("raise ImportError\n")
+    (packages / "whole.py").write_text("try:\n    import optional_part\nexcept ImportError:\n    pass\n")
+    assert slim.loaded_by(["whole"], packages) == [packages / "whole.py"]
+    assert not list(packages.rglob("*.pyc"))
