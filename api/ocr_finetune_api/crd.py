@@ -42,6 +42,7 @@ _BOUNDS: Mapping[str, Schema] = {
     "training.weightDecay": {"minimum": 0},
     "training.clipNorm": {"minimum": 0},
     "training.ema": {"minimum": 0, "maximum": 1, "exclusiveMaximum": True},
+    "training.layerDecay": {"minimum": 0, "exclusiveMinimum": True, "maximum": 1},
 }
 
 # An empty item size would let the API server estimate the cost of a comparison at the size of a whole request.

@@ -248,6 +248,14 @@ def test_checkpoints_are_written_by_the_clock_too(zygote, make_job):
     started.wait()
 
 
+def test_checkpoints_are_written_by_steps_alone(zygote, make_job):
+    job = make_job(epochs=1, ema=0, checkpoint={"every": "0s", "everySteps": 4, "keepLast": 9})
+    code, _, started = run(zygote, job)
+    assert code == 0, started.text
+    # The first and the last were measured.
+    assert {item.step for item in job.checkpoints()} == {0, 4, 6}
+
+
 def test_freezing_holds_and_thawing_lets_go(zygote, make_job):
     job = make_job(model={"freeze": "backbone", "freezeEpochs": 1}, checkpoint={"everySteps": 1, "keepLast": 50})
     code, _, started = run(zygote, job)

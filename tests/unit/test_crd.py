@@ -86,6 +86,8 @@ def _fill(schema: dict[str, Any], value: Any) -> Any:
         ("weightDecay", -0.1, 0),
         ("clipNorm", -1, 0),
         ("ema", 1, 0),
+        ("layerDecay", 0, 1),
+        ("layerDecay", 2, 0.8),
     ],
 )
 def test_bounds_beside_auto_are_those_of_the_models(field: str, refused: float, taken: float) -> None:

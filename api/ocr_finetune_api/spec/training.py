@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ocr_finetune_api import overrides
 from ocr_finetune_api.spec.base import ApiModel, Fraction, Uri, rules
-from ocr_finetune_api.values import AutoOrInt, AutoOrNumber, Duration, Interval, OptionalDuration
+from ocr_finetune_api.values import AutoOrInt, AutoOrNumber, Duration, Interval, OptionalDuration, seconds
 
 
 class ScheduleSpec(ApiModel):
@@ -32,7 +32,7 @@ class EarlyStopping(ApiModel):
 class CheckpointSpec(ApiModel):
     """When checkpoints are written, and how many stay."""
 
-    every: Duration = Field("10m", description="Time between checkpoints.")
+    every: Duration = Field("10m", description="Time between checkpoints; 0s: by steps only.")
     every_steps: int = Field(0, ge=0, description="Also after this many steps; 0: by time only.")
     keep_last: int = Field(2, ge=1, le=100, description="How many of the newest stay, beside the best.")
 
@@ -87,6 +87,7 @@ class TrainingSpec(ApiModel):
                 ("workers", self.workers, 0),
                 ("weightDecay", self.weight_decay, 0),
                 ("clipNorm", self.clip_norm, 0),
+                ("schedule.warmupEpochs", self.schedule.warmup_epochs, 0),
             )
             if value != "auto" and value < least
         ]
@@ -94,12 +95,27 @@ class TrainingSpec(ApiModel):
             problems.append(f"learningRate: {self.learning_rate} is not above 0 and at most 1")
         if self.ema != "auto" and not 0 <= self.ema < 1:
             problems.append(f"ema: {self.ema} is not at least 0 and below 1")
+        if self.layer_decay != "auto" and not 0 < self.layer_decay <= 1:
+            problems.append(f"layerDecay: {self.layer_decay} is not above 0 and at most 1")
+        problems += self._impossible()
         wrong = overrides.problems(self.config)
         if wrong:
             problems.append(f"config: {'; '.join(wrong)}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _impossible(self) -> list[str]:
+        """Values that are fine by themselves, but not together."""
+        problems = []
+        warmup, rising = self.schedule.warmup_epochs, sorted(set(self.schedule.boundaries))
+        if "auto" not in (warmup, self.epochs) and float(warmup) >= int(self.epochs) > 0:
+            problems.append(f"schedule.warmupEpochs: {warmup} leaves nothing of {self.epochs} epochs; write fewer")
+        if self.schedule.boundaries != rising:
+            problems.append(f"schedule.boundaries: each must be above the one before; write {rising}")
+        if not seconds(self.checkpoint.every) and not self.checkpoint.every_steps:
+            problems.append("checkpoint.every: without a time or everySteps a run that is killed loses everything")
+        return problems
 
 
 class Topology(ApiModel):

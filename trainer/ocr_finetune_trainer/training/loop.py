@@ -72,7 +72,7 @@ class Plan:
         steps: Steps of the whole training.
         evaluate_every: Steps between evaluations.
         save_every_steps: Steps between checkpoints; 0: by time only.
-        save_every_seconds: Seconds between checkpoints.
+        save_every_seconds: Seconds between checkpoints; 0: by steps only.
         metric: What chooses the best checkpoint.
         patience: Evaluations without improvement before training ends; 0 never ends it.
         min_delta: What counts as an improvement.
@@ -175,7 +175,8 @@ class Trainer:
         """What all ranks do after this step: whether they stop, and whether they save."""
         seconds = self.recorder.lap()
         self._advance(seconds=self.progress.seconds + seconds)
-        due = self.ranks.first and time.monotonic() - self._saved_at >= self.plan.save_every_seconds
+        interval = self.plan.save_every_seconds
+        due = self.ranks.first and interval > 0 and time.monotonic() - self._saved_at >= interval
         computed = self.recorder.computed
         with self.recorder.timed("agree"):
             rows = self.ranks.gather([float(self.pulse.stop.is_set()), float(due), self.progress.seconds, computed])
