@@ -42,7 +42,7 @@ class Story:
     Attributes:
         seed: Decides everything.
         world: Processes.
-        faults: What was done to it, in order.
+        faults: What ended each attempt; none for the last one, which came to its end.
         lost: Steps that were trained again after each fault.
     """
 
@@ -92,9 +92,10 @@ def run_one(zygote: Zygote, prepared: Path, folder: Path, expected: Job, *, seed
             fault = chance.choice(FAULTS) if attempt < 3 else ""
             reached = _suffer(started, fault, chance, world=world)
             codes = started.wait()
-        if fault or starved:
-            faults.append(fault + ("+disk" if starved else ""))
-        if codes == [0] * world:
+        done = codes == [0] * world
+        # What came after the end, or was over before it, changed nothing.
+        faults.append(("none" if done else fault) + ("+disk" if starved else ""))
+        if done:
             break
         if not starved:
             lost.append(max(reached - _newest(job), 0))
@@ -229,7 +230,7 @@ def main() -> int:
                 continue
             counts.update(story.faults)
             most = max(most, *story.lost, 0)
-            print(f"{seed}: {world} process(es), {', '.join(story.faults) or 'calm'}", flush=True)
+            print(f"{seed}: {world} process(es), {', '.join(story.faults)}", flush=True)
     finally:
         zygote.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,11 @@ import tensorboardX  # noqa: F401
 import ocr_finetune_trainer.evaluation.evaluate
 import ocr_finetune_trainer.losses.ctc
 import ocr_finetune_trainer.models.mobilenetv3_small_ctc  # noqa: F401
-from ocr_finetune_trainer.training import assembly, worker  # noqa: F401
+from ocr_finetune_trainer.training import assembly, pulse, worker  # noqa: F401
+
+# These trainings take half a second: tests that wait for a step of them must see it at once.
+pulse.BEAT_SECONDS = 0.02
+pulse.BEATS_AN_EXPOSITION = 25
 
 
 def train(order: dict) -> int:
