@@ -69,3 +69,20 @@ def test_bands_lose_no_pair_within_the_distance():
 def test_a_million_equal_hashes_cost_no_square():
     same = np.zeros(20_000, dtype=np.uint64)
     assert len(candidates(same, same)) < 20 * len(same)
+
+
+def test_one_of_many_equal_pictures_is_compared_for_all_of_them():
+    original = good_data.picture(3, height=48, width=160, text="copy")
+    smaller = cv2.resize(original, (120, 36), interpolation=cv2.INTER_AREA)
+    looked_at = []
+
+    def picture(index):
+        looked_at.append(index)
+        return pictures[index]
+
+    pictures = [good_data.picture(5), original, original, smaller, original]
+    across, down, digest, cells, ratios = describe_all(pictures)
+    exact, near = find(across, down, digest, cells=cells, ratios=ratios, picture=picture)
+    assert exact.tolist() == [[1, 2], [2, 4]]
+    assert near.tolist() == [[1, 3]]
+    assert sorted(looked_at) == [1, 3]

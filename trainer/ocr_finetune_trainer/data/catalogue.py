@@ -210,13 +210,16 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
                 if reason:
                     converted[reason] = converted.get(reason, 0) + 1
             shards.append(shard)
-    whole = {
-        name: np.concatenate(values) if values else np.zeros(_SHAPES.get(name, (0,)), dtype=_TYPES.get(name, np.int32))
-        for name, values in columns.items()
-    }
+    whole = {name: _whole(name, columns.pop(name)) for name in _COLUMNS}  # the parts of a column go with it
     return Catalogue(
         folder=folder, shards=shards, sources=[part.name for part in parts], texts=texts, converted=converted, **whole
     )
+
+
+def _whole(name: str, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if parts:
+        return np.concatenate(parts)
+    return np.zeros(_SHAPES.get(name, (0,)), dtype=_TYPES.get(name, np.int32))
 
 
 # Columns of the catalogue, and those of the shards' indexes that they are read from; empty: made here.

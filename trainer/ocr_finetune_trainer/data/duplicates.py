@@ -25,35 +25,48 @@ _CHUNK = 65536
 _NEIGHBOURS = 16  # pictures of one band, sorted by hash, that each is compared with: blank ones would make it quadratic
 
 
-def candidates(across: NDArray[np.uint64], down: NDArray[np.uint64]) -> NDArray[np.int64]:
+def candidates(
+    across: NDArray[np.uint64],
+    down: NDArray[np.uint64],
+    *,
+    likely: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None,
+) -> NDArray[np.int64]:
     """Pairs of pictures whose hashes are close.
 
     Args:
         across: uint64 (N,): first hash.
         down: uint64 (N,): second hash.
+        likely: Says of pairs (K, 2) which to keep; asked band by band, so that those of many pictures fit into memory.
 
     Returns:
         int64 (M, 2): pairs, the smaller number first, each once, in order.
     """
-    pairs: list[NDArray[np.int64]] = []
+    count = len(across)
+    pairs: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # as first * count + second
     for band in range(_BANDS):
         values, shift = (across, band) if band < 4 else (down, band - 4)
         key = (values >> np.uint64(16 * shift)) & np.uint64(0xFFFF)
         order = np.lexsort((down, across, key))
-        for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+        found: list[NDArray[np.int64]] = []
+        for step in range(1, min(_NEIGHBOURS, count - 1) + 1):
             left, right = order[:-step], order[step:]
             close = key[left] == key[right]
             if not close.any():
                 break
             left, right = left[close], right[close]
-            distance = np.bitwise_count(across[left] ^ across[right]).astype(np.int64)
-            distance += np.bitwise_count(down[left] ^ down[right])
+            distance = np.bitwise_count(across[left] ^ across[right]) + np.bitwise_count(down[left] ^ down[right])
             near = distance <= DISTANCE
-            found = np.stack([np.minimum(left[near], right[near]), np.maximum(left[near], right[near])], axis=1)
-            pairs.append(found.astype(np.int64))
-    if not pairs:
-        return np.zeros((0, 2), dtype=np.int64)
-    return np.unique(np.concatenate(pairs), axis=0)
+            left, right = left[near], right[near]
+            found.append(np.minimum(left, right) * count + np.maximum(left, right))
+        if not found:
+            continue
+        new = np.setdiff1d(np.concatenate(found), pairs)
+        pairs = np.union1d(pairs, new if likely is None else new[likely(_apart(new, count))])
+    return _apart(pairs, count)
+
+
+def _apart(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return np.stack(np.divmod(pairs, max(count, 1)), axis=1)
 
 
 def looks_same(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
@@ -108,14 +121,15 @@ def find(
         picture: Gives a picture by number, for the comparison of those that are left then.
 
     Returns:
-        Exact pairs and near pairs, int64 (M, 2) each. Of many equal pictures each is paired with the one before it.
+        Exact pairs and near pairs, int64 (M, 2) each. Of many equal pictures each is paired with the one before it, and
+        only the first with pictures that look the same.
     """
     order = np.argsort(digest, kind="stable")
-    equal = np.flatnonzero(digest[order[1:]] == digest[order[:-1]])
-    exact = np.stack([order[equal], order[equal + 1]], axis=1).astype(np.int64)
-    proposed = candidates(across, down)
-    proposed = proposed[digest[proposed[:, 0]] != digest[proposed[:, 1]]]
-    proposed = proposed[_alike(proposed, cells, ratios)]
+    same = digest[order[1:]] == digest[order[:-1]]
+    exact = np.stack([order[:-1][same], order[1:][same]], axis=1).astype(np.int64)
+    # One of many equal pictures speaks for all of them.
+    first = np.sort(order[np.concatenate([[True], ~same])]) if len(order) else order
+    proposed = first[candidates(across[first], down[first], likely=lambda pairs: _alike(first[pairs], cells, ratios))]
     reduced = lru_cache(maxsize=8192)(lambda index: _reduced(picture(index)))
     near = [pair for pair in proposed if _same(reduced(int(pair[0])), reduced(int(pair[1])))]
     return exact, np.asarray(near, dtype=np.int64).reshape(-1, 2)

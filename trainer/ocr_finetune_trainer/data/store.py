@@ -35,7 +35,7 @@ __all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "samp
 
 FORMAT = 4
 ROWS_A_BATCH = 64
-_VIEW_ROWS_A_BATCH = 65536
+_VIEW_ROWS_A_BATCH = 16384
 _NAMES_A_BATCH = 4096
 DESCRIPTION = "dataset.json"
 INDEX = "index.arrow"
