@@ -50,6 +50,22 @@ def test_a_model_is_fetched_once_and_found_after(site: Site, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.rglob("*.part*")] == []
 
 
+def test_characters_come_without_weights(site: Site, tmp_path: Path) -> None:
+    library = Library([tmp_path], mirror=site.url)
+    config = library.pull_config(NAME)
+    assert b"character_dict" in config.read_bytes()
+    assert library.pull_config(NAME) == config
+    assert [path for path, _ in site.requests] == [ARCHIVE]
+    assert library.find(NAME) is None
+    assert library.pull(NAME).config == config
+    assert len(site.requests) == 2
+    config.write_bytes(b"another")
+    with pytest.raises(DataError):
+        library.pull_config(NAME)
+    with pytest.raises(ConfigurationError, match="reads no text"):
+        library.pull_config(DETECTOR)
+
+
 def test_a_model_without_a_dictionary_is_one_file(site: Site, tmp_path: Path) -> None:
     assert Library([tmp_path], mirror=site.url).pull(DETECTOR).config is None
 

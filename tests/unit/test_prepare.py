@@ -42,6 +42,12 @@ def config_of(source, *, model=LINES, run="run", **dataset) -> RunConfig:
     )
 
 
+def with_dictionary(config, dictionary) -> RunConfig:
+    document = config.spec.model_dump(by_alias=True)
+    document["model"]["dictionary"] = dictionary
+    return config.model_copy(update={"spec": OCRFineTuneSpec.model_validate(document)})
+
+
 def run(tmp_path, config) -> tuple[Workspace, StageOutcome]:
     workspace = Workspace(tmp_path / "workspace", f"{config.run.name}-{config.run.uid}")
     context = StageContext(
@@ -274,6 +280,26 @@ def test_missing_weights_and_bad_data_are_told_together(tmp_path, monkeypatch):
         run(tmp_path, config)
     assert any("nowhere.pdparams" in problem for problem in caught.value.problems)
     assert any("train.txt:1" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("space", ["auto", "no"])
+def test_an_official_dictionary_is_taken_by_its_name(tmp_path, monkeypatch, space):
+    characters = sorted(set("".join(good_data.WORDS) + "é字"))
+    (tmp_path / "home/PP-OCRv4_mobile_rec").mkdir(parents=True)
+    known = json.dumps({"PostProcess": {"character_dict": characters}})
+    (tmp_path / "home/PP-OCRv4_mobile_rec/inference.yml").write_text(known)
+    monkeypatch.setenv("OCRFT_MODEL_HOME", str(tmp_path / "home"))
+    good_data.lines(tmp_path / "data", count=20)
+    named = {"mode": "replace", "uri": "official://PP-OCRv4_mobile_rec", "space": space}
+    workspace, _ = run(tmp_path, with_dictionary(config_of(tmp_path / "data"), named))
+    assert Dictionary.load(workspace.dictionary) == Dictionary(tuple(characters), use_space=space == "auto")
+
+
+def test_an_official_dictionary_that_nobody_publishes_is_named(tmp_path):
+    good_data.lines(tmp_path / "data", count=20)
+    config = with_dictionary(config_of(tmp_path / "data"), {"uri": "official://PP-OCRv4_mobil_rec"})
+    with pytest.raises(OCRFineTuneError, match="PP-OCRv4_mobil_rec"):
+        run(tmp_path, config)
 
 
 def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):

@@ -19,7 +19,11 @@ class DictionarySpec(ApiModel):
         description="keep: the base model's characters. extend: those and what the data adds. replace: only what `uri` "
         "or the data has. auto: keep if nothing is missing, else extend.",
     )
-    uri: Uri = Field("", description="A dictionary file, one entry a line; empty takes the characters of the data.")
+    uri: Uri = Field(
+        "",
+        description="A dictionary file, one entry a line, or official://<model> for that of an official model; empty "
+        "takes the characters of the data.",
+    )
     space: Literal["auto", "yes", "no"] = Field(
         "auto", description="Whether the space is a class. auto: yes for a kept dictionary, else as the data has it."
     )

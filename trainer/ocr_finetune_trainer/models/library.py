@@ -13,7 +13,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -108,16 +108,37 @@ class Library:
         if found is not None:
             return found
         info = _published(name)
+        return _model_files(self._pull_files(info, _urls(info), progress), info)
+
+    def pull_config(self, name: str, *, progress: Progress | None = None) -> Path:
+        """A model's official `inference.yml` alone, which has its characters; fetched if it is not on this machine.
+
+        Raises:
+            ConfigurationError: There is no such model, or it has no characters.
+            InputMissingError: It can't be fetched.
+            DataError: It is not what it was when it was first used.
+            OutputError: No folder can be written.
+        """
+        info = _published(name)
+        if not _has_characters(info):
+            raise ConfigurationError(f"{name}: reads no text, so it has no dictionary", hint="name a recognition model")
+        folder = next((f for home in self.homes if ((f := home / _folder(info)) / CONFIG).is_file()), None)
+        if folder is None:
+            folder = self._pull_files(info, {CONFIG: info.inference_url}, progress)
+        _check_or_record(folder, CONFIG, url=info.inference_url)
+        return folder / CONFIG
+
+    def _pull_files(self, info: ModelInfo, urls: Mapping[str, str], progress: Progress | None) -> Path:
         folder = self._writable() / _folder(info)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
-                for file, url in _urls(info).items():
+                for file, url in urls.items():
                     if not (folder / file).is_file():
                         self._fetch(file, url, folder, progress)
         except PermissionError as error:
             raise OutputError(f"{folder}: can't be written: {error.strerror}") from error
-        return _model_files(folder, info)
+        return folder
 
     def verify(self, names: Sequence[str] = ()) -> dict[str, list[str]]:
         """Reads every file again.

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
 END_TO_END = "end-to-end"
+OFFICIAL = "official://"
 WORKERS = "OCRFT_PREPARE_WORKERS"
 SECRETS = "OCRFT_CREDENTIALS"
 
@@ -168,21 +169,33 @@ def settings_for(
     """
     opener = _opener(spec, cache=workspace.cache)
     recognition = spec.model.kind is Kind.RECOGNITION
-    wanted = None
-    if recognition and spec.model.dictionary.uri:
-        space = {"auto": None, "yes": True, "no": False}[spec.model.dictionary.space]
-        wanted = Dictionary.load(opener.fetch(spec.model.dictionary.uri), use_space=space)
     return Settings(
         dataset=spec.dataset,
         model=spec.model,
         cache=workspace.cache,
         opener=opener,
         others=_others(spec),
-        wanted=wanted,
+        wanted=_wanted(spec, opener, workspace) if recognition else None,
         limits=limits_of(spec.model.name) if recognition else None,
         workers=_workers(),
         progress=progress,
     )
+
+
+def _wanted(spec: OCRFineTuneSpec, opener: Opener, workspace: Workspace) -> Dictionary | None:
+    """The dictionary that the manifest names: a file, or that of an official model."""
+    from ocr_finetune_trainer.models.library import Library
+    from ocr_finetune_trainer.models.store import official_dictionary
+
+    uri = spec.model.dictionary.uri
+    if not uri:
+        return None
+    space = {"auto": None, "yes": True, "no": False}[spec.model.dictionary.space]
+    if not uri.startswith(OFFICIAL):
+        return Dictionary.load(opener.fetch(uri), use_space=space)
+    library = Library.from_environment(cache=workspace.cache / "models")
+    config = library.pull_config(uri.removeprefix(OFFICIAL))
+    return Dictionary(official_dictionary(config), use_space=space is not False)
 
 
 def _opener(spec: OCRFineTuneSpec, *, cache: Path) -> Opener:
