@@ -10,7 +10,7 @@ from kube_testing import binaries
 from kube_testing.control_plane import ControlPlane
 
 from . import images
-from .machine import call
+from .machine import call, only_cluster
 from .node import Node
 from .volumes import SharedVolumes
 
@@ -42,15 +42,16 @@ _SMALL_FOLDER_MEGABYTES = 24
 def running(folder: Path) -> Iterator[Cluster]:
     """Yields a cluster of two ready nodes that have the images, and removes it in the end."""
     archives = images.archives("operator", "trainer")
-    cluster = Cluster(folder)
-    volumes = SharedVolumes(cluster.kube, folder / "volumes")
-    cluster.small_folder = volumes.small("full", megabytes=_SMALL_FOLDER_MEGABYTES)
-    try:
-        cluster.start(archives)
-        yield cluster
-    finally:
-        cluster.stop()
-        volumes.unmount()
+    with only_cluster():
+        cluster = Cluster(folder)
+        volumes = SharedVolumes(cluster.kube, folder / "volumes")
+        cluster.small_folder = volumes.small("full", megabytes=_SMALL_FOLDER_MEGABYTES)
+        try:
+            cluster.start(archives)
+            yield cluster
+        finally:
+            cluster.stop()
+            volumes.unmount()
 
 
 class Cluster:

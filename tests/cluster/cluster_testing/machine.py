@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # Program and the Debian package that brings it.
 PROGRAMS = {
@@ -25,6 +27,7 @@ PROGRAMS = {
     "runc": "runc",
 }
 CNI_PLUGINS = Path("/usr/lib/cni")
+_LOCK = Path("/run/lock/ocr-finetune-cluster")
 _CNI_PACKAGE = "containernetworking-plugins"
 
 
@@ -45,6 +48,23 @@ def missing() -> str:
     if packages:
         return f"the cluster tests need Debian packages: apt-get install --no-install-recommends {' '.join(packages)}"
     return ""
+
+
+@contextlib.contextmanager
+def only_cluster() -> Iterator[None]:
+    """Holds this machine's one place for a cluster: two would take each other's bridge and namespaces away.
+
+    Raises:
+        MachineError: Another one runs, of this checkout or another one.
+    """
+    with _LOCK.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MachineError(
+                "another cluster of these tests runs on this machine; wait until it has ended"
+            ) from error
+        yield
 
 
 def search_path() -> str:
