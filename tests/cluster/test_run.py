@@ -63,6 +63,8 @@ def finished(cluster: Cluster, operator: str, volumes: SharedVolumes, digits: Pa
     namespace = f"first-run-{secrets.token_hex(3)}"
     cluster.plane.create_namespace(namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"})
     prometheus = Prometheus(cluster, _monitors())
+    # A rate needs a point from before: the first pod may run within a second.
+    wait_for(lambda: prometheus.query("ocrfinetune_leader == 1"), describe="the operator to be scraped")
     volumes.fill("digits", namespace, digits)
     run = Run(cluster, namespace, volumes.claim("ocr-work", namespace))
     began = time.time()
