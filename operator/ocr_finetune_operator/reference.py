@@ -64,7 +64,8 @@ def failure_classes() -> str:
         "",
         (
             "Between two attempts the operator waits 30 s, doubled with each failure in a row that brought no checkpoint, "
-            "up to 10 min, ± 50 %. The next attempt starts only when nothing of the one before runs any more."
+            "up to 10 min, and 10 s after an attempt that saved one; each ± 50 %, counted from the failure. "
+            "The next attempt starts only when nothing of the one before runs any more."
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -39,7 +39,11 @@ class Settings(BaseModel):
     relist_interval: float = Field(600.0, gt=0, description="How often every run is looked at without a reason.")
     recheck_interval: float = Field(60.0, gt=0, description="How often a run that was not accepted is looked at.")
     request_timeout: float = Field(30.0, gt=0, description="How long one API request may take.")
-    backoff_base: float = Field(30.0, ge=0, description="Wait before the first retry; doubles with each failure.")
+    backoff_base: float = Field(
+        30.0,
+        ge=0,
+        description="Wait before the first retry; doubles with each failure. A third after one that saved a checkpoint.",
+    )
     backoff_limit: float = Field(600.0, ge=0, description="Longest wait before a retry.")
     check_nodes: bool = Field(
         default=True, description="Refuse what no present node can hold; turn off where nodes are made on demand."

@@ -147,9 +147,12 @@ def test_the_back_off_doubles_up_to_its_limit(failures: int, key: str) -> None:
     assert wait == failure.back_off(attempts, base=30, limit=600, key=key)
 
 
-def test_an_attempt_that_got_on_starts_the_back_off_anew() -> None:
+@given(st.text(max_size=10))
+def test_after_an_attempt_that_got_on_the_wait_is_short(key: str) -> None:
     attempts = [_attempt(1), _attempt(2), _attempt(3, resumed_from_step=0, checkpoint_step=100)]
-    assert failure.back_off(attempts, base=30, limit=600, key="") <= 45
+    assert 5 <= failure.back_off(attempts, base=30, limit=600, key=key) <= 15
+    # One that brings nothing after it begins the row anew.
+    assert 30 <= failure.back_off([*attempts, _attempt(4)], base=30, limit=600, key=key) <= 90
 
 
 # ---- placement ----

@@ -125,6 +125,7 @@ RULES: Mapping[FailureClass, Rule] = {
 
 # A pod that ended longer ago is one of a node whose clock is wrong.
 _LONGEST_NOTICE = 60.0
+_AFTER_A_CHECKPOINT = 1 / 3
 _DISRUPTIONS: Mapping[str, tuple[FailureClass, str]] = {
     "PreemptionByScheduler": (FailureClass.PREEMPTED, "Preempted"),
     "EvictionByEvictionAPI": (FailureClass.PREEMPTED, "Evicted"),
@@ -288,7 +289,7 @@ def may_retry(failure_class: FailureClass, *, attempt: Attempt, restarts: int, m
         case Handling.DISRUPTION:
             return True
         case Handling.RETRY_IF_IT_GOT_ON:
-            return attempt.checkpoint_step > attempt.resumed_from_step and restarts < max_restarts
+            return _got_on(attempt) and restarts < max_restarts
         case Handling.RETRY:
             return restarts < max_restarts
 
@@ -296,9 +297,11 @@ def may_retry(failure_class: FailureClass, *, attempt: Attempt, restarts: int, m
 def back_off(attempts: Sequence[Attempt], *, base: float, limit: float, key: str) -> float:
     """Seconds until the next attempt: doubles with each failure in a row that brought no checkpoint, ± 50 %.
 
+    An attempt that did save one is no sign of a crash loop: after it, a third of the first wait is enough.
+
     Args:
         attempts: The attempts at the stage so far, oldest first.
-        base: The first wait.
+        base: The first wait after an attempt that brought nothing.
         limit: The longest one, before the spread.
         key: Fixes the spread, so that a decision made twice is the same.
     """
@@ -307,10 +310,15 @@ def back_off(attempts: Sequence[Attempt], *, base: float, limit: float, key: str
         if attempt.outcome not in (Outcome.FAILED, Outcome.DISRUPTED):
             break
         row += 1
-        if attempt.checkpoint_step > attempt.resumed_from_step:
+        if _got_on(attempt):
             break
+    first = base * _AFTER_A_CHECKPOINT if row and _got_on(attempts[-1]) else base
     spread = random.Random(f"{key}/{len(attempts)}").uniform(0.5, 1.5)
-    return float(min(base * 2 ** max(row - 1, 0), limit) * spread)
+    return float(min(first * 2 ** max(row - 1, 0), limit) * spread)
+
+
+def _got_on(attempt: Attempt) -> bool:
+    return attempt.checkpoint_step > attempt.resumed_from_step
 
 
 def noticed_after(cause: Cause, *, now: float) -> float:
