@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from controlplane.kube_testing.binaries import _go_environment
+from controlplane.kube_testing.binaries import go_environment
 
 VERSION = "v0.22.1"
 FOLDER = Path(__file__).parents[2] / ".cache" / "registry" / VERSION
@@ -23,7 +23,7 @@ def program() -> Path:
     if not path.is_file():
         aside = FOLDER / f".building-{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"CGO_ENABLED": "0"} | _go_environment() | {"GOBIN": str(aside)}
+        environment = os.environ | {"CGO_ENABLED": "0"} | go_environment() | {"GOBIN": str(aside)}
         module = f"github.com/google/go-containerregistry/cmd/registry@{VERSION}"
         subprocess.run(["go", "install", "-trimpath", "-ldflags", "-s -w", module], env=environment, check=True)
         (aside / "registry").rename(path)
