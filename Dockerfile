@@ -74,11 +74,13 @@ COPY requirements/trainer.txt requirements/trainer-gpu.txt requirements/
 RUN awk '/^[^ ]/ { skip = /^paddlepaddle==/ } !skip' requirements/trainer.txt > requirements/without-paddle.txt \
  && ${INSTALL} --require-hashes -r requirements/without-paddle.txt
 ARG PADDLE_GPU_INDEX
+# The constraints are versions alone: with one hash among them pip asks for the hash of everything.
 RUN if [ -z "${PADDLE_GPU_INDEX}" ]; then \
       echo "set the build argument PADDLE_GPU_INDEX to Paddle's package index for your CUDA version" >&2; exit 64; \
     fi \
+ && sed -n '/^[^ #]/ { s/ *\\$//; s/\[[^]]*\]//; p }' requirements/without-paddle.txt > requirements/versions.txt \
  && /opt/pip/bin/pip --python /opt/ocrft/bin/python install --only-binary :all: \
-      --constraint requirements/without-paddle.txt --extra-index-url "${PADDLE_GPU_INDEX}" \
+      --constraint requirements/versions.txt --extra-index-url "${PADDLE_GPU_INDEX}" \
       -r requirements/trainer-gpu.txt
 COPY images images
 COPY --from=trainer-libraries /libraries /
