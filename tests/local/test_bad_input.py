@@ -23,18 +23,9 @@ def break_csv(folder: Path, change: Callable[[list[list[str]]], None]) -> None:
 
 
 @pytest.fixture
-def some(tmp_path, digits) -> Path:
-    """A hundred digits to break."""
-    folder = tmp_path / "data"
-    with (digits / "samples.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[:101]
-    for row in rows[1:]:
-        (folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(digits / row[0], folder / row[0])
-    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    shutil.copy(digits / "id2char.json", folder)
-    return folder
+def some(tmp_path, few) -> Path:
+    """A few digits to break."""
+    return Path(shutil.copytree(few, tmp_path / "data"))
 
 
 @pytest.fixture
