@@ -175,8 +175,9 @@ FIXED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.usefixtures("alone")
 def test_every_change_that_may_not_be_is_refused_with_its_message(world: World) -> None:
-    """No operator works here: the status says what it would say."""
+    """No operator works here, or it would put right what the test says in its place."""
     world.create(training={"epochs": 10})
     stages = [{"name": "train", "state": "Succeeded"}, {"name": "evaluate", "state": "Running"}]
     status = {"specHash": "x", "phase": "Evaluating", "stages": stages}
