@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 import urllib.request
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from controlplane.kube_testing.binaries import go_environment
+from ports import reserved
 
 VERSION = "v0.22.1"
 FOLDER = Path(__file__).parents[2] / ".cache" / "registry" / VERSION
@@ -34,21 +34,25 @@ def program() -> Path:
 @contextmanager
 def running() -> Iterator[str]:
     """Starts it; gives host and port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([program(), "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, "the registry has ended"
-                assert time.monotonic() < deadline, "the registry does not answer"
-                time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with reserved() as port:
+        process = subprocess.Popen(
+            [program(), "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait_for(process, port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None, "the registry has ended"
+            assert time.monotonic() < deadline, "the registry does not answer"
+            time.sleep(0.05)

@@ -60,12 +60,13 @@ def test_a_failure_class_travels_with_the_outcome():
     assert outcome.error().failure_class is FailureClass.OUT_OF_MEMORY
 
 
-def supervisor_of(folder, code: str, *, stall=60.0, grace=60.0, stop=None) -> Supervisor:
-    """Watches a worker that does what `code` says."""
+def supervisor_of(folder, code: str, *, first="pass", stall=60.0, grace=60.0, stop=None) -> Supervisor:
+    """Watches a worker that does what `code` says, and what `first` says before its first sign of life."""
     text = (
         "import sys, time, os, signal; from pathlib import Path; "
         "from ocr_finetune_trainer.training.pulse import Pulse, Outcome, record_fatal; "
-        f"folder = Path({str(folder)!r}); pulse = Pulse(folder, rank=0).start(); record_fatal(folder, 0); {code}"
+        f"folder = Path({str(folder)!r}); pulse = Pulse(folder, rank=0); {first}; pulse.start(); record_fatal(folder, 0); "
+        f"{code}"
     )
     supervisor = Supervisor(
         folder,
@@ -79,11 +80,16 @@ def supervisor_of(folder, code: str, *, stall=60.0, grace=60.0, stop=None) -> Su
     return supervisor
 
 
-def end_of(supervisor: Supervisor) -> Outcome:
+def wait_for(condition):
     end = time.monotonic() + 60
-    while (outcome := supervisor.poll()) is None:
+    while not (value := condition()):
         assert time.monotonic() < end
         time.sleep(0.02)
+    return value
+
+
+def end_of(supervisor: Supervisor) -> Outcome:
+    outcome = wait_for(supervisor.poll)
     supervisor.kill()
     return outcome
 
@@ -100,7 +106,7 @@ def test_a_worker_that_crashes_leaves_its_last_words(tmp_path):
 
 
 def test_a_worker_that_does_nothing_for_too_long_is_ended(tmp_path):
-    outcome = end_of(supervisor_of(tmp_path, "pulse.phase('data'); time.sleep(100)", stall=1.0))
+    outcome = end_of(supervisor_of(tmp_path, "time.sleep(100)", first="pulse.phase('data')", stall=1.0))
     assert outcome.exit_code == ExitCode.INTERNAL
     assert "rank 0 has been at 'data' of step 0" in outcome.problems[0]
     assert "stallTimeout" in outcome.hint
@@ -109,14 +115,15 @@ def test_a_worker_that_does_nothing_for_too_long_is_ended(tmp_path):
 
 
 def test_a_worker_that_waits_for_too_long_says_that_another_one_hangs(tmp_path):
-    outcome = end_of(supervisor_of(tmp_path, "pulse.waiting(True); time.sleep(100)", stall=1.0))
+    outcome = end_of(supervisor_of(tmp_path, "time.sleep(100)", first="pulse.waiting(True)", stall=3.0))
     assert outcome.peer
     assert "rank 0 has waited for others at 'start' of step 0" in outcome.problems[0]
     assert outcome.error().failure_class is FailureClass.STALLED
 
 
 def test_a_frozen_worker_hangs_although_it_waited_for_others(tmp_path):
-    outcome = end_of(supervisor_of(tmp_path, "pulse.waiting(True); os.kill(os.getpid(), signal.SIGSTOP)", stall=1.0))
+    freeze = "os.kill(os.getpid(), signal.SIGSTOP)"
+    outcome = end_of(supervisor_of(tmp_path, freeze, first="pulse.waiting(True)", stall=1.0))
     assert not outcome.peer
     assert "rank 0 has been at 'start'" in outcome.problems[0]
 
@@ -124,9 +131,8 @@ def test_a_frozen_worker_hangs_although_it_waited_for_others(tmp_path):
 def test_a_worker_that_does_not_hear_a_stop_is_ended_in_time(tmp_path):
     stop = threading.Event()
     stop.set()
-    supervisor = supervisor_of(tmp_path, "pulse.update(written=40); time.sleep(100)", grace=7.0, stop=stop)
-    while not supervisor.states() or supervisor.states()[0].written != 40:
-        time.sleep(0.05)
+    supervisor = supervisor_of(tmp_path, "time.sleep(100)", first="pulse.update(written=40)", grace=7.0, stop=stop)
+    wait_for(supervisor.states)
     with pytest.raises(Exception, match="the checkpoint of step 40 counts") as caught:
         end_of(supervisor)
     assert caught.value.exit_code == ExitCode.STOPPED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from ocr_finetune_api.exit_codes import ExitCode, FailureClass, PeerError, StopRequested
 from ocr_finetune_trainer.training.gang import Gang, Identity
 from ocr_finetune_trainer.training.pulse import Outcome, State
+from ports import reserved
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def wait_for(condition):
@@ -25,17 +27,18 @@ def wait_for(condition):
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def port() -> Iterator[int]:
+    with reserved() as port:
+        yield port
 
 
 @pytest.fixture
 def make_gang(port):
     made = []
 
-    def make(node: int, *, nodes: int = 2, attempt: int = 1, timeout: float = DEADLINE_SECONDS, peer_timeout=5.0):
+    def make(
+        node: int, *, nodes: int = 2, attempt: int = 1, timeout: float = DEADLINE_SECONDS, peer_timeout=DEADLINE_SECONDS
+    ):
         identity = Identity(
             run="u", attempt=attempt, node=node, nodes=nodes, address=f"127.0.0.{node + 1}", processes=2
         )
@@ -78,9 +81,11 @@ def test_all_nodes_learn_the_same(make_gang):
 
 
 def test_whoever_is_missing_is_named_on_every_node(make_gang):
-    gangs = [make_gang(0, nodes=4, timeout=1.0), make_gang(2, nodes=4, timeout=1.0)]
+    leader, other = make_gang(0, nodes=4, timeout=3.0), make_gang(2, nodes=4, timeout=3.0)
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(gang.meet) for gang in gangs]
+        futures = [pool.submit(leader.meet)]
+        wait_for(lambda: leader._server)
+        futures.append(pool.submit(other.meet))
         for future in futures:
             with pytest.raises(PeerError, match=r"node 1, node 3 of 4") as caught:
                 future.result(DEADLINE_SECONDS)
@@ -93,7 +98,7 @@ def test_without_node_0_the_others_say_where_they_looked(make_gang, port):
 
 
 def test_a_node_of_an_older_attempt_is_refused(make_gang):
-    leader = make_gang(0, attempt=2, timeout=3.0)
+    leader = make_gang(0, attempt=2)
     with ThreadPoolExecutor(1) as pool:
         meeting = pool.submit(leader.meet)
         with pytest.raises(PeerError, match=r"attempt 1 of run u is over or not here: this is attempt 2"):
@@ -122,6 +127,18 @@ def test_a_node_that_restarts_while_others_are_missing_takes_its_place_again(mak
         assert [f.result(DEADLINE_SECONDS).execution for f in futures] == [
             meeting.result(DEADLINE_SECONDS).execution
         ] * 2
+
+
+def test_who_comes_first_may_wait_for_the_last_longer_than_silence_is_borne(make_gang):
+    leader, first, last = (make_gang(node, nodes=3, peer_timeout=1.0) for node in range(3))
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(leader.meet), pool.submit(first.meet)]
+        wait_for(lambda: 1 in leader._seats and time.monotonic() - leader._seats[1].seen > 1.2)
+        futures.append(pool.submit(last.meet))
+        futures[0].result(DEADLINE_SECONDS)
+        report(leader)
+        assert leader.verdict() is None
+        assert len({future.result(DEADLINE_SECONDS).execution for future in futures}) == 1
 
 
 def test_a_stop_ends_the_waiting(make_gang):
@@ -161,9 +178,9 @@ def test_a_node_0_that_says_nothing_any_more_is_named_by_the_others(make_gang):
 
 
 def test_a_silent_worker_is_named_on_every_node(make_gang):
-    leader, other = make_gang(0, peer_timeout=1.0), make_gang(1, peer_timeout=1.0)
+    leader, other = make_gang(0), make_gang(1)
     meet(leader, other)
-    frozen = time.time() - 5.0
+    frozen = time.time() - 2 * DEADLINE_SECONDS
 
     def both():
         report(other, beat=frozen, step=7)

@@ -221,6 +221,9 @@ class Gang:
             with self._lock:
                 missing = [node for node in range(self.identity.nodes) if node not in self._seats]
                 if not missing:
+                    # Whoever came first has waited for the last one, and had nothing to say meanwhile.
+                    for seat in self._seats.values():
+                        seat.seen = time.monotonic()
                     self._meeting = Meeting(
                         execution=secrets.token_hex(4),
                         addresses=tuple(self._seats[node].address for node in range(self.identity.nodes)),

@@ -195,8 +195,9 @@ class Supervisor:
         ]
         if not late:
             return None
-        # Who waits is held up by somebody else, unless the process itself is frozen.
-        hanging = [state for state in late if not state.waiting or now - state.beat > self._stall]
+        # Who waits is held up by somebody else, unless the process itself is frozen: then its signs of life have ended, a
+        # little after it began to wait.
+        hanging = [state for state in late if not state.waiting or now - state.beat > self._stall / 2]
         state = (hanging or late)[0]
         what = "has been" if hanging else "has waited for others"
         seconds = now - max(state.since, self._started_at)
