@@ -20,7 +20,7 @@ class Site:
     files: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     breaks_after: int = 0  # bytes of each answer
-    slow: bool = False
+    slow: float = 0.0  # seconds after each thousand bytes
     errors: int = 0  # how many answers are 503
     etag: str = '"one"'
     ranges: bool = True
@@ -52,7 +52,7 @@ def _handler(site: Site) -> type[http.server.BaseHTTPRequestHandler]:
             for at in range(0, len(body), 1000):
                 self.wfile.write(body[at : at + 1000])
                 if site.slow:
-                    time.sleep(0.02)
+                    time.sleep(site.slow)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -96,14 +96,14 @@ def test_a_slow_mirror_that_breaks_off_is_enough_and_one_with_another_file_is_re
     with serving() as site:
         monkeypatch.setenv("OCRFT_MODEL_MIRROR", site.url)
         site.files = {address: pickle.dumps({"x": np.ones(3000)})}
-        site.slow, site.breaks_after = True, 15_000
+        site.slow, site.breaks_after = 0.01, 15_000
         file = Path(json.loads(_run("pull", DETECTOR, "--json"))[DETECTOR])
         assert file.read_bytes() == site.files[address]
         assert [asked for _, asked in site.requests] == ["", "bytes=15000-"]
         assert json.loads(_run("verify", "--json")) == {DETECTOR: []}
         file.unlink()
         site.files[address] = pickle.dumps({"x": np.zeros(3000)})
-        site.slow, site.breaks_after, site.etag = False, 0, '"two"'
+        site.slow, site.breaks_after, site.etag = 0.0, 0, '"two"'
         with pytest.raises(DataError, match="wrong checksum"):
             _run("pull", DETECTOR)
         assert not file.exists()

@@ -71,8 +71,8 @@ def test_a_model_without_a_dictionary_is_one_file(site: Site, tmp_path: Path) ->
 
 
 def test_a_slow_server_is_waited_for_as_long_as_bytes_come(site: Site, tmp_path: Path) -> None:
-    site.slow = True
-    download(site.url + WEIGHTS, tmp_path / "w", timeout=0.2, attempts=1)  # in all it takes 0.5 s
+    site.slow = 0.1
+    download(site.url + WEIGHTS, tmp_path / "w", timeout=2.0, attempts=1)  # in all it takes 2.5 s
     assert (tmp_path / "w").read_bytes() == site.files[WEIGHTS]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import good_data
+from holding import hold
 from ocr_finetune_api import results
 from ocr_finetune_api.exit_codes import DataError, OCRFineTuneError
 from ocr_finetune_api.plan import Stage, plan
@@ -318,8 +319,10 @@ def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
                "--workspace", str(tmp_path / "workspace")]  # fmt: skip
     environment = {**os.environ, "OCRFT_PREPARE_WORKERS": "2", "OCRFT_METRICS_PORT": "0"}
     shards = tmp_path / "workspace/.cache/shards"
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
+    # Each of the two stands still before the last file of its second shard has its name.
+    held = environment | hold(tmp_path / "hold", "*.index.arrow", after=1).environment
+    process = subprocess.Popen(command, env=held, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
     while len(list(shards.glob("*.index.arrow"))) < 2:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -327,7 +330,7 @@ def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in shards.glob("*.index.arrow")}
-    assert len(before) < 10
+    assert len(before) == 2
     (shards / "leftover.arrow").write_bytes(b"half")
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
