@@ -99,7 +99,9 @@ def run_one(zygote: Zygote, prepared: Path, folder: Path, expected: Job, *, seed
             break
         if not starved:
             lost.append(max(reached - _newest(job), 0))
-            assert lost[-1] <= EVERY + 1, f"seed {seed}: {lost[-1]} steps lost, saved every {EVERY}"
+            # One is written while the next steps are trained, and the next begins when it is whole: on a slow disk the
+            # fault finds a training that waits for this at the end of a second interval.
+            assert lost[-1] <= 2 * EVERY, f"seed {seed}: {lost[-1]} steps lost, saved every {EVERY}"
         if fault == "damage":
             _damage(job, chance)
     else:

@@ -102,7 +102,7 @@ def main(folder: Path, data: Path) -> None:
 def wait_for_a_slow_disk(
     folder: Path, *, ranks: Ranks, model: paddle.nn.Layer, optimizer: Optimizer, step: TrainStep
 ) -> float:
-    """Saves twice, the first time to a disk that takes its time; seconds that the second takes."""
+    """Saves twice, the first time to a disk that takes a while more when all wait; seconds that the second takes."""
     fence = folder / "fence"  # nothing is renamed before it was read, and who reads a pipe waits for a writer
     writer = None
     if ranks.first:
@@ -116,8 +116,9 @@ def wait_for_a_slow_disk(
     )  # fmt: skip
     state.save(Progress(step=1), metric=None, last=False)
     if ranks.first:
-        threading.Thread(target=open_slowly, args=(fence,)).start()
+        threading.Thread(target=open_slowly, args=(fence, [waits(folder, rank) for rank in range(ranks.world)])).start()
     began = time.monotonic()
+    waits(folder, ranks.rank).touch()
     state.save(Progress(step=2), metric=None, last=False)
     seconds = time.monotonic() - began
     if writer is not None:
@@ -125,11 +126,18 @@ def wait_for_a_slow_disk(
     return seconds
 
 
-def open_slowly(fence: Path) -> None:
+def waits(folder: Path, rank: int) -> Path:
+    """A file that says that a rank begins to wait."""
+    return folder / f"waits-{rank}"
+
+
+def open_slowly(fence: Path, waiting: list[Path]) -> None:
+    while not all(path.exists() for path in waiting):
+        time.sleep(0.01)
     time.sleep(SLOW_SECONDS)
-    fence.open("w").close()
-    # From now on there is no fence at all.
-    fence.unlink()
+    with fence.open("w"):
+        # For the second checkpoint there is no fence at all.
+        fence.unlink()
 
 
 def weights(model: paddle.nn.Layer) -> dict[str, np.ndarray]:

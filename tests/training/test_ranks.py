@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from training_rig import Job, wait_for
+from training_rig import Job
 
 from ocr_finetune_trainer.data.order import Order
 
@@ -73,13 +73,13 @@ def test_ranks_hold_the_same_weights_and_their_own_statistics(zygote, make_job):
 
 
 def test_two_processes_go_on_bit_by_bit(zygote, make_job):
-    # Long enough for the signal to come before the end, also where progress is seen late.
-    calm = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2})
+    calm = make_job(epochs=4, batchSize=4, distributed={"devicesPerNode": 2})
     assert zygote.start(calm, world=2).wait() == [0, 0]
-    job = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2}, checkpoint={"everySteps": 3})
-    started = zygote.start(job, world=2)
-    wait_for(lambda: started.step() >= 5)
+    job = make_job(epochs=4, batchSize=4, distributed={"devicesPerNode": 2}, checkpoint={"everySteps": 3})
+    started = zygote.start(job, world=2, hold_at=8)
+    started.wait_for_hold()
     started.kill(rank=1)
+    started.let_go()
     assert started.wait()[1] == -signal.SIGKILL
     assert started.wait()[0] != 0, "the survivor must not go on by itself"
     again = zygote.start(job, world=2)
@@ -90,23 +90,24 @@ def test_two_processes_go_on_bit_by_bit(zygote, make_job):
 
 
 def test_a_stop_of_one_rank_stops_all_at_the_same_step(zygote, make_job):
-    job = make_job(epochs=20, batchSize=4, distributed={"devicesPerNode": 2})
-    started = zygote.start(job, world=2)
-    wait_for(lambda: started.step(1) >= 3)
+    job = make_job(batchSize=4, distributed={"devicesPerNode": 2})
+    started = zygote.start(job, world=2, hold_at=3)
+    started.wait_for_hold()
     started.kill(rank=1, number=signal.SIGTERM)
+    started.let_go()
     assert started.wait() == [75, 75], started.text
-    assert started.state(0).step == started.state(1).step == job.checkpoints()[0].step
+    assert started.state(0).step == started.state(1).step == job.checkpoints()[0].step == 3
 
 
 def test_a_run_goes_on_with_another_number_of_processes(zygote, make_job):
-    job = make_job(epochs=8, batchSize=4, distributed={"devicesPerNode": 2})
-    started = zygote.start(job, world=2)
-    wait_for(lambda: started.step() >= 4)
+    job = make_job(epochs=4, batchSize=4, distributed={"devicesPerNode": 2})
+    started = zygote.start(job, world=2, hold_at=7)
+    started.wait_for_hold()
     started.kill(number=signal.SIGTERM)
+    started.let_go()
     assert started.wait() == [75, 75]
-    stopped_at = job.checkpoints()[0].step
     again = zygote.start(job, world=1)
     assert again.wait() == [0], again.text
     details = again.outcome().values["details"]
-    assert details["resumedFromStep"] == stopped_at
+    assert details["resumedFromStep"] == 7
     assert details["globalBatch"] == 8

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 
 import numpy as np
-import psutil
 import pytest
 from training_rig import TRAIN, digits, write_set
 
@@ -18,9 +16,7 @@ def test_out_of_memory_says_what_to_write(zygote, make_job):
     write_set(
         job.workspace, "train", [(np.concatenate([picture] * 20, axis=1), text) for picture, text in digits(TRAIN)]
     )
-    started = zygote.start(job)
-    most = psutil.Process(started.pids[0]).memory_info().vms + 600 * 2**20
-    resource.prlimit(started.pids[0], resource.RLIMIT_AS, (most, most))
+    started = zygote.start(job, memory=600 * 2**20)
     assert started.wait() == [81], started.text
     outcome = started.outcome()
     assert f"the device is out of memory with {TRAIN} samples a forward pass" in outcome.problems[0]

@@ -7,12 +7,12 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from ocr_finetune_trainer.data.pictures import encode
 from ocr_finetune_trainer.data.store import SHARD_INDEX, ViewRow, write_shard, write_view
 from ocr_finetune_trainer.training import checkpoint
 from ocr_finetune_trainer.training.pulse import Outcome, State, read_outcome, read_state
+from ports import reserved
 
 TRAIN, VALIDATION = 48, 16
 UID = "12345678"
+GO = "go"
 DEADLINE_SECONDS = 120.0
 
 
@@ -39,12 +41,6 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = DEADLINE_SECONDS,
         assert time.monotonic() < end, f"{what} did not come true"
         time.sleep(0.01)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def digits(count: int, *, start: int = 0) -> list[tuple[np.ndarray, str]]:
@@ -148,7 +144,8 @@ class Job:
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         path = self.workspace.events
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # What follows the last end of a line is being written.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return [event for event in map(json.loads, lines) if not name or event["event"] == name]
 
 
@@ -160,6 +157,7 @@ class Started:
     pids: list[int]
     folder: Path
     log: Path
+    hold_at: int = 0
 
     def state(self, rank: int = 0) -> State | None:
         return read_state(self.folder, rank)
@@ -170,6 +168,19 @@ class Started:
     def step(self, rank: int = 0) -> int:
         state = self.state(rank)
         return state.step if state else 0
+
+    def wait_for_hold(self) -> None:
+        """Waits until all ranks stand still where they were told to."""
+
+        def stands(rank: int) -> bool:
+            assert self.pids[rank] not in self.zygote.ended, self.text
+            return self.step(rank) == self.hold_at
+
+        wait_for(lambda: all(stands(rank) for rank in range(len(self.pids))), what=f"step {self.hold_at}")
+
+    def let_go(self) -> None:
+        """Lets ranks that stand still go on."""
+        (self.folder / GO).touch()
 
     def kill(self, rank: int = 0, number: int = signal.SIGKILL) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -195,6 +206,7 @@ class Zygote:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._ports = ExitStack()
         self._count = 0
         self._started: queue.Queue[int] = queue.Queue()
         self.ended: dict[int, int] = {}
@@ -208,15 +220,23 @@ class Zygote:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def start(self, job: Job, *, world: int = 1, **changes: Any) -> Started:
-        """Starts a training with so many processes."""
+    def start(self, job: Job, *, world: int = 1, hold_at: int = 0, memory: int = 0, **changes: Any) -> Started:
+        """Starts a training.
+
+        Args:
+            job: What to train.
+            world: Processes.
+            hold_at: Step after which each stands still until it is let go.
+            memory: Bytes that each may take beside what it has at its beginning; 0: as many as there are.
+            changes: Fields of the run configuration.
+        """
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         config = job.config(devices_per_node=world, **changes)
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         log = folder / "log"
-        port = free_port()
+        port = self._ports.enter_context(reserved())
         pids = []
         for rank in range(world):
             environment = {}
@@ -229,11 +249,12 @@ class Zygote:
             self._ask(
                 {
                     "config": str(folder / "config.yaml"), "workspace": str(job.root), "folder": str(folder),
-                    "execution": f"e{self._count}", "environment": environment, "log": str(log),
+                    "execution": f"e{self._count}", "environment": environment, "log": str(log), "hold_at": hold_at,
+                    "memory": memory,
                 }
             )  # fmt: skip
             pids.append(self._started.get(timeout=DEADLINE_SECONDS))
-        return Started(self, pids, folder, log)
+        return Started(self, pids, folder, log, hold_at)
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -242,6 +263,7 @@ class Zygote:
         self._thread.join(timeout=5)
         assert self._process.stdout is not None
         self._process.stdout.close()
+        self._ports.close()
 
     def _ask(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None

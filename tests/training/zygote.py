@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 import rapidfuzz  # noqa: F401 - this and the next are imported for the children
@@ -23,6 +25,7 @@ from ocr_finetune_trainer.training import assembly, pulse, worker  # noqa: F401
 # These trainings take half a second: tests that wait for a step of them must see it at once.
 pulse.BEAT_SECONDS = 0.02
 pulse.BEATS_AN_EXPOSITION = 25
+GO = "go"
 
 
 def train(order: dict) -> int:
@@ -33,6 +36,10 @@ def train(order: dict) -> int:
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.environ.update(order["environment"])
+    if order["memory"]:
+        limit_memory(order["memory"])
+    if order["hold_at"]:
+        hold(order["hold_at"], until=Path(order["folder"]) / GO)
     config = Path(order["config"])
     return worker.main(
         [
@@ -40,6 +47,25 @@ def train(order: dict) -> int:
             "--folder", order["folder"], "--execution", order["execution"], "--parent", str(os.getppid()),
         ]
     )  # fmt: skip
+
+
+def limit_memory(more: int) -> None:
+    """Gives this process so many bytes beside those that it has."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def hold(step: int, *, until: Path) -> None:
+    """Makes this process stand still after a step until a file is there: what a test does then can't come too late."""
+    stepped = pulse.Pulse.stepped
+
+    def stand_still(self: pulse.Pulse, trained: int) -> None:
+        stepped(self, trained)
+        while trained == step and not until.exists():
+            time.sleep(0.005)
+
+    pulse.Pulse.stepped = stand_still
 
 
 def main() -> None:
