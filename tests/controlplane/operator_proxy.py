@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from kube_testing.control_plane import ControlPlane
+from kube_testing.processes import DEADLINE
 from operator_testing import Operator
 
 _HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-encoding"}
@@ -26,7 +27,9 @@ class Proxy:
     Attributes:
         refuse_every: Every so many requests get 429 instead of an answer; 0 for none.
         cut_watches_after: Seconds after which each watch is cut.
-        hold_watches: Whether watches have to wait before they begin anew.
+        held: Lists and watches have to wait, before they begin, whose address holds one of these.
+        kept_back: Lists whose address holds one of these get their answers only when this has been emptied.
+        keeps: Addresses whose answers are kept back now.
         late: Seconds by which what watches bring is late, at most; each event comes by itself.
         twice: Whether it comes twice.
         answers: Documents that are given for a path instead of the API server's own.
@@ -44,14 +47,17 @@ class Proxy:
         self.on_call: Callable[[str, bool], object] = lambda _request, _done: None
         self.refuse_every = 0
         self.cut_watches_after = 3600.0
-        self.hold_watches, self.late, self.twice, self.expired = False, 0.0, False, 0
+        self.held: tuple[str, ...] = ()
+        self.kept_back: tuple[str, ...] = ()
+        self.keeps: list[str] = []
+        self.late, self.twice, self.expired = 0.0, False, 0
         self.answers: dict[str, Any] = {}
         self._requests = 0
         self.url = ""
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(DEADLINE), "the proxy does not start"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -86,7 +92,8 @@ class Proxy:
         self.on_call(call, False)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
         url = f"{self._plane.url}{request.rel_url}"
-        while watches and self.hold_watches:  # noqa: ASYNC110 - another thread lets them go
+        lists = request.method == "GET" and "limit=" in request.query_string
+        while (watches or lists) and any(part in call for part in self.held):  # noqa: ASYNC110 - another thread lets go
             await asyncio.sleep(0.05)
         async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
             if watches:
@@ -99,6 +106,10 @@ class Proxy:
                             await self._pass_on(streamed, line)
                 return streamed
             data = await answer.read()
+            if lists and any(part in call for part in self.kept_back):
+                self.keeps.append(call)
+                while self.kept_back:  # noqa: ASYNC110 - another thread lets go
+                    await asyncio.sleep(0.05)
             changes = request.method != "GET" and answer.status < 300 and not request.path.endswith("/events")
             if changes and "dryRun" not in request.query_string:
                 self.done.append(f"{request.method} {request.path.rpartition('/namespaces/')[2]}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 import yaml
 from kube_testing.client import Manifest, condition
-from kube_testing.processes import free_ports, wait_for
+from kube_testing.processes import DEADLINE, free_ports, wait_for
 from preloaded import PreloadedOperator
 
 from ocr_finetune_api.crd import FILE_NAME
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "ocrft-system"
-# Deadlines only matter where something is broken; a busy machine takes half a minute to start a process.
-PATIENCE = 120.0
+PATIENCE = DEADLINE
+# Not the trainer's own: a trainer of another test may listen on that one, at all addresses of this machine.
+PROGRESS_PORT = 9465
 # Everything that takes minutes in a cluster takes fractions of a second here.
 QUICK = {
     "backoff-base": "0.2",
@@ -40,9 +41,11 @@ QUICK = {
     "recheck-interval": "1",
     "status-writes-per-second": "200",
     "log-format": "text",
+    "metrics-port": str(PROGRESS_PORT),
 }
 LABEL_STAGE = "ocrfinetune.dev/stage"
 LABEL_RUN = "ocrfinetune.dev/run"
+LABEL_ATTEMPT = "ocrfinetune.dev/attempt"
 
 
 class Operator:
@@ -82,15 +85,23 @@ class Operator:
         if not self.process.running:
             raise AssertionError(f"the operator ended with {self.process.returncode}:\n{self.process.tail()}")
         try:
-            answer = requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+            answer = requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE)
         except requests.RequestException:
             return None
         return answer.text if answer.ok else None
 
     def metric(self, name: str) -> float:
-        """The sum of the samples whose line begins with `name`."""
-        lines = (self.get("/metrics") or "").splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        """The sum of the samples whose line begins with `name`, once it serves metrics."""
+        text = wait_for(lambda: self.get("/metrics"), describe="the metrics", timeout=PATIENCE)
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+    def wait_metric(self, name: str, value: float) -> None:
+        """Waits until a metric has a value: what follows from a status is counted after it is written."""
+        wait_for(
+            lambda: self.metric(name) == value,
+            describe=lambda: f"{name} to be {value:g}; it is {self.metric(name):g}",
+            timeout=PATIENCE,
+        )
 
 
 def install(plane: ControlPlane) -> Path:
@@ -224,6 +235,11 @@ class World:
         """Changes a run's spec."""
         return self.kube.patch("OCRFineTune", name, self.namespace, {"spec": spec})
 
+    def change(self, spec: Manifest, name: str = "plates") -> None:
+        """Changes a run's spec, and returns when the operator has seen that."""
+        generation = self.patch(spec, name)["metadata"]["generation"]
+        self.wait(lambda status: status.get("observedGeneration") == generation, name)
+
     def jobs(self, stage: Stage | None = None, name: str = "plates") -> list[str]:
         """The names of a run's Jobs, oldest first."""
         labels = f"{LABEL_RUN}={name}" + (f",{LABEL_STAGE}={stage.value}" if stage else "")
@@ -262,12 +278,14 @@ class World:
         return said
 
 
-def _age(one: Manifest) -> tuple[str, str]:
-    return one["metadata"]["creationTimestamp"], one["metadata"]["name"]
+def _age(one: Manifest) -> tuple[str, int, int]:
+    """When it was made; of Jobs that were made in the same second, the one comes first whose turn was first."""
+    labels = one["metadata"]["labels"]
+    return one["metadata"]["creationTimestamp"], STAGES.index(Stage(labels[LABEL_STAGE])), int(labels[LABEL_ATTEMPT])
 
 
 @contextmanager
-def progress_server(ip: str, document: Callable[[], Any], *, port: int = 9464) -> Iterator[list[str]]:
+def progress_server(ip: str, document: Callable[[], Any]) -> Iterator[list[str]]:
     """Serves `/progress` at a pod's address; yields the headers of each request."""
     seen: list[str] = []
 
@@ -283,7 +301,7 @@ def progress_server(ip: str, document: Callable[[], Any], *, port: int = 9464) -
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer((ip, port), Handler) as server:
+    with ThreadingHTTPServer((ip, PROGRESS_PORT), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

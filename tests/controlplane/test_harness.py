@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kube_testing.client import ApiError, Manifest, condition
-from kube_testing.processes import wait_for
+from kube_testing.processes import DEADLINE, wait_for
 
 if TYPE_CHECKING:
     from kube_testing.control_plane import ControlPlane
@@ -156,7 +156,7 @@ def test_a_test_can_serve_at_a_pods_address_and_set_its_log(
     with http.server.HTTPServer((pod["status"]["podIP"], 0), Progress) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://{pod['status']['podIP']}:{server.server_port}"
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
             assert answer.read() == b"step 7"
         server.shutdown()
 
@@ -178,15 +178,15 @@ def test_a_user_has_only_the_rights_given(plane: ControlPlane, namespace: str) -
     assert "No resources found" in plane.kubectl("get", "pods", "-n", namespace, kubeconfig=kubeconfig).stderr
     refused = plane.kubectl("get", "pods", "-n", "default", kubeconfig=kubeconfig, check=False)
     assert "cannot list resource" in refused.stderr
-    seen = plane.requests(f"system:serviceaccount:{namespace}:reader")
-    assert [
-        (one["verb"], one["responseStatus"]["code"])
-        for one in seen
-        if one.get("objectRef", {}).get("resource") == "pods"
-    ] == [
-        ("list", 200),
-        ("list", 403),
-    ]
+
+    def seen() -> list[tuple[str, int]]:
+        found = plane.requests(f"system:serviceaccount:{namespace}:reader")
+        pods = [one for one in found if one.get("objectRef", {}).get("resource") == "pods"]
+        return [(one["verb"], one["responseStatus"]["code"]) for one in pods]
+
+    # The audit log is written after the answer.
+    wait_for(lambda: len(seen()) == 2, describe="both requests in the audit log")
+    assert seen() == [("list", 200), ("list", 403)]
 
 
 def test_objects_outlive_a_restart_of_api_server_and_etcd(plane: ControlPlane, namespace: str) -> None:

@@ -21,9 +21,10 @@ def test_watches_that_are_too_old_begin_anew(plane: ControlPlane, installed: Pat
         proxy.cut_watches_after = 0.5
         for name in NAMES:
             world.create(name)
-        world.running("three-prepare-1")
+        for name in NAMES:
+            world.running(f"{name}-prepare-1")
         # While nobody watches, everything moves on, and what was is forgotten: by etcd, and by the API server.
-        proxy.hold_watches = True
+        proxy.held = ("watch=",)
         succeeds(world.pods, Stage.PREPARE)
         for name in NAMES:
             world.kube.wait(
@@ -31,7 +32,7 @@ def test_watches_that_are_too_old_begin_anew(plane: ControlPlane, installed: Pat
             )
         plane.compact_etcd()
         plane.restart_api_server()
-        proxy.hold_watches, proxy.cut_watches_after = False, 3600.0
+        proxy.held, proxy.cut_watches_after = (), 3600.0
         succeeds(world.pods, *STAGES[1:])
         for name in NAMES:
             status = world.wait_phase("Succeeded", name)
@@ -58,6 +59,28 @@ def test_late_and_doubled_events_change_nothing(
             assert (status["restarts"], status["disruptions"]) == (1, 0)
         jobs = [call for call in proxy.done if call.startswith("POST") and call.endswith("/jobs")]
         assert len(jobs) == len(NAMES) * len(expected)
+
+
+def test_a_list_that_is_late_takes_nothing_back(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    """It tells what was when it was asked for; a watch has told more since, and no event comes after that."""
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        world.create()
+        world.running("plates-prepare-1")
+        operator.process.kill()
+        proxy.kept_back = ("/jobs",)
+        operator.process.start()
+        wait_for(lambda: proxy.keeps, describe="the list of Jobs", timeout=PATIENCE)
+        succeeds(world.pods, Stage.PREPARE)
+        world.running("plates-train-1")
+        proxy.kept_back = ()
+        operator.wait_ready()
+        # A Job that seems to run on would be deleted before the next stage begins.
+        succeeds(world.pods, *STAGES[1:])
+        status = world.wait_phase("Succeeded")
+        assert world.jobs() == [f"plates-{stage.value}-1" for stage in STAGES]
+        assert (status["restarts"], status["disruptions"]) == (0, 0)
 
 
 def test_an_api_server_that_has_no_time_for_the_operator(plane: ControlPlane, operator: Operator, world: World) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from .processes import wait_for
+from .processes import DEADLINE, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,9 +176,38 @@ class Kube:
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         self.request("POST", _path("Pod", namespace, pod, "eviction"), body=body)
 
+    def may(self, user: str, rule: Manifest, namespace: str = "") -> bool:
+        """Returns whether a user has the first right of an RBAC rule; without a namespace, in the whole cluster."""
+        resource, _, subresource = rule["resources"][0].partition("/")
+        attributes = {"verb": rule["verbs"][0], "group": rule["apiGroups"][0], "namespace": namespace}
+        attributes |= {"resource": resource, "subresource": subresource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": attributes},
+        }
+        answer = self.request("POST", "apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        return bool(answer["status"]["allowed"])
+
+    def would_create(self, manifest: Manifest) -> int:
+        """Returns the HTTP status that creating an object would have now."""
+        try:
+            self.request("POST", _path(manifest["kind"], _namespace(manifest)), body=manifest, params={"dryRun": "All"})
+        except ApiError as error:
+            return error.code
+        created: int = requests.codes.created
+        return created
+
     def logs(self, pod: str, namespace: str, **params: str | int) -> str:
         """Returns a pod's log."""
         return self._call("GET", _path("Pod", namespace, pod, "log"), params=params).text
+
+    def kubelet_has_log(self, node: Manifest, pod: str, namespace: str, container: str) -> bool:
+        """Returns whether a node's kubelet, asked itself, has a log of a container."""
+        port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        (address,) = [one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"]
+        url = f"https://{address}:{port}/containerLogs/{namespace}/{pod}/{container}"
+        return self._session.get(url, timeout=30).ok
 
     def wait(
         self,
@@ -187,7 +216,7 @@ class Kube:
         namespace: str | None,
         holds: Callable[[Manifest], object],
         *,
-        timeout: float = 60.0,
+        timeout: float = DEADLINE,
     ) -> Manifest:
         """Waits until an object exists and ``holds`` says yes to it, and returns the object."""
         last: list[Manifest | None] = [None]
@@ -204,7 +233,7 @@ class Kube:
             ),
         )
 
-    def wait_gone(self, kind: str, name: str, namespace: str | None = None, *, timeout: float = 60.0) -> None:
+    def wait_gone(self, kind: str, name: str, namespace: str | None = None, *, timeout: float = DEADLINE) -> None:
         """Waits until an object is no longer there."""
         wait_for(lambda: self.get(kind, name, namespace) is None, timeout=timeout, describe=f"{kind} {name} to be gone")
 

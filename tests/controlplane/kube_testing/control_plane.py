@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import secrets
+import signal
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from . import binaries
 from .client import Kube
 from .fake_nodes import FakeNodes, PodScript, ordinary_stages, stage_crds
-from .processes import Process, free_ports, wait_for
+from .processes import DEADLINE, Process, free_ports, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .client import Manifest
 
@@ -111,7 +114,7 @@ class ControlPlane:
                 process.start()
         self.wait_ready()
 
-    def wait_ready(self, *, timeout: float = 60.0) -> None:
+    def wait_ready(self, *, timeout: float = DEADLINE) -> None:
         """Waits until the API server is ready to serve."""
         self._wait_healthy("kube-apiserver", f"{self.url}/readyz", timeout=timeout)
 
@@ -135,6 +138,8 @@ class ControlPlane:
         self._processes["etcd"].kill()
         self._processes["etcd"].start()
         wait_for(lambda: self._http_ok(f"http://{self.host}:{self._etcd_port}/health"), describe="etcd to be healthy")
+        # The API server may take itself to be ready for a while although it has lost etcd.
+        wait_for(self._stores, describe="the API server to write to etcd again")
         self.wait_ready()
 
     def compact_etcd(self) -> None:
@@ -181,9 +186,9 @@ class ControlPlane:
         return self.adopt(Process(self.free_name(name), command, folder=self.folder / "logs", env=env, cwd=cwd))
 
     def free_name(self, name: str) -> str:
-        """Returns a name that no process has: this one, or with a number."""
-        taken = sum(1 for other in self._processes if other.partition("#")[0] == name)
-        return f"{name}#{taken}" if taken else name
+        """Returns a name that no process has had, so that its log is its own: this one, or with a number."""
+        names = (f"{name}#{number}" if number else name for number in itertools.count())
+        return next(one for one in names if one not in self._processes and not self._log(one).exists())
 
     def adopt(self, process: Process) -> Process:
         """Starts a process that ends with the control plane at the latest, and has its log in the reports."""
@@ -194,6 +199,16 @@ class ControlPlane:
         """Stops a spawned program and drops it from the list, not its log."""
         process.stop()
         self._processes = {name: one for name, one in self._processes.items() if one is not process}
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Lets a process do nothing for a while."""
+        process = self._processes[name]
+        process.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.signal(signal.SIGCONT)
 
     def pods(self, namespace: str) -> PodScript:
         """Returns the script of a namespace's pods."""
@@ -214,7 +229,7 @@ class ControlPlane:
         rules: Sequence[Manifest] = (),
         only_namespace: bool = False,
     ) -> Path:
-        """Creates a service account with rights, and returns the path of its kubeconfig.
+        """Creates a service account with rights, and returns the path of its kubeconfig when the rules hold.
 
         Args:
             name: The account's name.
@@ -243,6 +258,8 @@ class ControlPlane:
                     "subjects": [{"kind": "ServiceAccount", **metadata}],
                 }
             )
+        user, place = f"system:serviceaccount:{namespace}:{name}", namespace if only_namespace else ""
+        wait_for(lambda: all(self.kube.may(user, rule, place) for rule in rules), describe=f"the rights of {user}")
         return self.kubeconfig(f"{namespace}-{name}", token=self.token(name=name, namespace=namespace))
 
     def token(self, *, name: str, namespace: str, seconds: int = 7200) -> str:
@@ -293,7 +310,7 @@ class ControlPlane:
             | {"KUBECONFIG": str(kubeconfig or self.kubeconfig("admin")), "KUBECACHEDIR": str(self.folder / "kubectl")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
         if check and done.returncode != 0:
@@ -314,6 +331,9 @@ class ControlPlane:
     def tails(self, lines: int = 25) -> dict[str, str]:
         """Returns the end of every log, by name."""
         return {name: process.tail(lines) for name, process in self._processes.items()}
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
 
     def _run(self, program: str, flags: list[str]) -> None:
         process = Process(program, [binaries.find(program), *flags], folder=self.folder / "logs")
@@ -384,6 +404,8 @@ class ControlPlane:
             f"--root-ca-file={self.ca_file}",
             "--authorization-always-allow-paths=/healthz,/metrics",
             "--node-monitor-period=1s",
+            # Fake nodes fail when a test says so, not when this machine is too busy for their heartbeats.
+            *(["--node-monitor-grace-period=1h"] if self._fake_nodes else []),
             "--kube-api-qps=1000",
             "--kube-api-burst=2000",
             *self._controller_manager_flags,
@@ -419,6 +441,16 @@ class ControlPlane:
         # All components serve on one address: the certificate that the API server made for itself fits.
         return [f"--tls-cert-file={self.ca_file}", f"--tls-private-key-file={self.ca_file.with_suffix('.key')}"]
 
+    def _stores(self) -> bool:
+        """Whether something can be written, and read again from etcd itself."""
+        stamp = secrets.token_hex(8)
+        try:
+            self.kube.patch("Namespace", "default", None, {"metadata": {"annotations": {"kube-testing/stored": stamp}}})
+            found = self.kube.get("Namespace", "default")
+        except (RuntimeError, requests.RequestException):
+            return False
+        return found is not None and found["metadata"]["annotations"]["kube-testing/stored"] == stamp
+
     def _stages_are_served(self) -> bool:
         try:
             self.kube.list("Stage")
@@ -428,7 +460,7 @@ class ControlPlane:
             return False
         return True
 
-    def _wait_healthy(self, name: str, url: str, *, timeout: float = 60.0) -> None:
+    def _wait_healthy(self, name: str, url: str, *, timeout: float = DEADLINE) -> None:
         process = self._processes[name]
 
         def healthy() -> bool:

@@ -10,6 +10,9 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+import requests
+
+from .client import ApiError
 from .processes import wait_for
 
 if TYPE_CHECKING:
@@ -421,7 +424,7 @@ class PodScript:
         )
 
     def log(self, text: str) -> None:
-        """Sets the log of all pods of the namespace, as ``kubectl logs`` shows it."""
+        """Sets the log of all pods of the namespace, as ``kubectl logs`` shows it; returns when kwok has learnt of it."""
         file = self._folder / f"{self._namespace}.log"
         stamp = "2026-01-01T00:00:00.000000000Z"
         file.write_text("".join(f"{stamp} stdout F {line}\n" for line in text.splitlines()))
@@ -435,6 +438,11 @@ class PodScript:
                     "logs": [{"logsFile": str(file), "previousLogsFile": str(file)}],
                 },
             }
+        )
+        (node, *_) = [one for one in self._kube.list("Node", labels=f"{NODE_LABEL}=fake") if _ready(one) == "True"]
+        # kwok serves a log by the names alone: it doesn't ask whether there is such a pod.
+        wait_for(
+            lambda: self._kube.kubelet_has_log(node, "any", self._namespace, "any"), describe="kwok to know of the log"
         )
 
     def runs_commands(self, folder: Path) -> None:
@@ -490,7 +498,12 @@ class PodScript:
         # kwok looks at a pod when the pod changes: those that run already need a reason.
         for pod in self._kube.list("Pod", self._namespace):
             stamp = {"metadata": {"annotations": {"kube-testing/looked-at": str(next(self._numbers))}}}
-            self._kube.patch("Pod", pod["metadata"]["name"], self._namespace, stamp)
+            try:
+                self._kube.patch("Pod", pod["metadata"]["name"], self._namespace, stamp)
+            except ApiError as error:
+                # It is gone in the meantime.
+                if error.code != requests.codes.not_found:
+                    raise
 
 
 def wait_until_stages_are_known(kube: Kube) -> None:
@@ -530,4 +543,4 @@ def wait_until_stages_are_known(kube: Kube) -> None:
         return any(one.get("reason") == f"Seen{number}" for one in node.get("status", {}).get("conditions", []))
 
     # After a pause of the API server kwok's watches wait for up to half a minute before they try again.
-    wait_for(seen, describe="kwok to read the stages", timeout=90.0, interval=0.02)
+    wait_for(seen, describe="kwok to read the stages", interval=0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Deadlines only matter where something is broken; a busy machine takes half a minute to start a process.
+DEADLINE = 120.0
 _PR_SET_PDEATHSIG = 1
+# Below what services of a cluster take, and above what programs are known by.
+_OWN_PORTS = range(10_000, 29_000)
 
 
 class DeadlineError(AssertionError):
@@ -26,7 +31,11 @@ class DeadlineError(AssertionError):
 
 
 def wait_for(
-    what: Callable[[], T | None], *, describe: str | Callable[[], str], timeout: float = 30.0, interval: float = 0.05
+    what: Callable[[], T | None],
+    *,
+    describe: str | Callable[[], str],
+    timeout: float = DEADLINE,
+    interval: float = 0.05,
 ) -> T:
     """Calls ``what`` until it returns something true, and returns that.
 
@@ -50,12 +59,21 @@ def wait_for(
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
-    """Returns ports that nobody listens on; all differ."""
+    """Returns ports that nobody listens on; all differ.
+
+    None is of those that the kernel gives to whoever asks for any port, or connects to one: such a port may be taken
+    again before the program listens that it is meant for, and each time that this starts anew.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.SystemRandom().sample(_OWN_PORTS, len(_OWN_PORTS)):
+            if len(found) == count:
+                break
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind((host, port))
+                found.append(port)
+    return found
 
 
 class Process:
@@ -124,7 +142,7 @@ class Process:
     def kill(self) -> None:
         """Ends the program at once, as a machine that fails would."""
         self.signal(signal.SIGKILL)
-        self.wait(timeout=10)
+        self.wait(timeout=DEADLINE)
 
     def stop(self, *, timeout: float = 10.0) -> int | None:
         """Asks the program to end, insists after ``timeout`` seconds, and returns its exit code."""
