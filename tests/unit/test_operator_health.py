@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 
 import aiohttp
 import pytest
 
 from ocr_finetune_operator import health, logs
 from ocr_finetune_operator.metrics import Metrics
-
-
-def _port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+from ports import reserved
 
 
 async def _ask(port: int, path: str) -> tuple[int, str]:
@@ -30,8 +23,8 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 def test_a_leader_whose_workers_take_no_heartbeat_is_not_alive() -> None:
     now = [0.0]
 
-    async def story() -> list[tuple[int, str]]:
-        found, port = health.Health(clock=lambda: now[0]), _port()
+    async def story(port: int) -> list[tuple[int, str]]:
+        found = health.Health(clock=lambda: now[0])
         server = await health.serve(found, Metrics(), port=port, refresh=lambda: None)
         try:
             answers = [await _ask(port, "/readyz")]
@@ -47,7 +40,8 @@ def test_a_leader_whose_workers_take_no_heartbeat_is_not_alive() -> None:
             await server.cleanup()
         return answers
 
-    codes = [code for code, _ in asyncio.run(story())]
+    with reserved() as port:
+        codes = [code for code, _ in asyncio.run(story(port))]
     assert codes == [503, 200, 503, 200, 200]
 
 

@@ -348,16 +348,24 @@ def test_the_queue_keeps_one_worker_a_key_and_loses_no_event() -> None:
 
 def test_urgent_writes_go_first() -> None:
     async def scenario() -> list[str]:
-        loop = asyncio.get_running_loop()
-        limiter = Limiter(per_second=100, clock=loop.time, burst=0)
+        now = [0.0]
+        limiter = Limiter(per_second=100, clock=lambda: now[0], burst=0)
         order: list[str] = []
 
         async def write(name: str, *, urgent: bool) -> None:
             await limiter.acquire(urgent=urgent)
             order.append(name)
 
+        async def pass_time() -> None:
+            while len(order) < 6:
+                now[0] += 0.01
+                await asyncio.sleep(0.01)
+
+        # No time passes before all have asked.
         await asyncio.gather(
-            *(write("cosmetic", urgent=False) for _ in range(3)), *(write("urgent", urgent=True) for _ in range(3))
+            *(write("cosmetic", urgent=False) for _ in range(3)),
+            *(write("urgent", urgent=True) for _ in range(3)),
+            pass_time(),
         )
         return order
 
