@@ -14,17 +14,26 @@ import psutil
 import pytest
 from local_run import Run, command, environment
 
-DEADLINE_SECONDS = 120
+from holding import Hold, hold
+from ocr_finetune_trainer.training.pulse import STOP, read_state
+
+DEADLINE_SECONDS = 300
 
 
-def start(run: Run) -> subprocess.Popen[str]:
+def start(run: Run, hold: Hold) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command("run", run.manifest, "--workspace", run.root),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment() | hold.environment,
     )
+
+
+@pytest.fixture
+def held(tmp_path) -> Callable[[int], Hold]:
+    """Makes a training stand still where it is about to save a step."""
+    return lambda step: hold(tmp_path / f"hold-{step}", f"*/checkpoints/{step:08}.*")
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -44,7 +53,7 @@ def steps_done(run: Run) -> int:
 
 @pytest.fixture
 def make_short(few, make_run) -> Callable[[Path], Run]:
-    """A run on a few digits with many steps: long enough to be interrupted in the middle."""
+    """A run on a few digits with many steps."""
 
     def make(folder: Path) -> Run:
         run = make_run(folder, evaluation__gate={}, export__formats=["paddle"])
@@ -70,22 +79,26 @@ def short(tmp_path, make_short) -> Run:
     return make_short(tmp_path)
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_training_goes_on_from_there(short, ocrft):
-    process = start(short)
-    wait_for(lambda: steps_done(short) >= 20, process)
+def test_ctrl_c_stops_with_a_checkpoint_and_training_goes_on_from_there(short, ocrft, held):
+    hold = held(25)
+    process = start(short, hold)
+    wait_for(lambda: steps_done(short) == 20, process)
     process.send_signal(signal.SIGINT)
+    _wait_until_a_stop_is_heard(short, process)
+    hold.let_go()
     _, errors = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 75, errors
     assert "Traceback" not in errors
     stopped_at = steps_done(short)
+    assert 20 < stopped_at < 120
     done = ocrft("train", short.manifest, "--workspace", short.root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert short.result("train").details["resumedFromStep"] == stopped_at
 
 
-def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_short):
-    process = start(short)
-    wait_for(lambda: steps_done(short) >= 30, process)
+def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_short, held):
+    process = start(short, held(35))
+    wait_for(lambda: steps_done(short) == 30, process)
     _kill_training(short)
     process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode not in (0, 75)
@@ -96,27 +109,43 @@ def test_a_killed_run_ends_like_one_that_was_not(short, ocrft, tmp_path, make_sh
     assert short.result("evaluate").metrics["best"] == calm.result("evaluate").metrics["best"]
 
 
-def test_two_runs_on_one_workspace_do_not_mix(short, ocrft):
-    process = start(short)
-    wait_for(lambda: steps_done(short) >= 5, process)
+def test_two_runs_on_one_workspace_do_not_mix(short, ocrft, held):
+    hold = held(10)
+    process = start(short, hold)
+    wait_for(lambda: steps_done(short) == 5, process)
     second = ocrft("run", short.manifest, "--workspace", short.root)
     assert second.returncode == 73
     assert f"process {process.pid}" in second.stderr
     process.send_signal(signal.SIGTERM)
+    _wait_until_a_stop_is_heard(short, process)
+    hold.let_go()
     process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 75
 
 
-def test_nothing_outlives_a_killed_engine(short):
-    process = start(short)
-    wait_for(lambda: steps_done(short) >= 5, process)
-    assert _processes_of(short)
+def test_nothing_outlives_a_killed_engine(short, held):
+    process = start(short, held(10))
+    wait_for(lambda: steps_done(short) == 5, process)
+    assert len(_processes_of(short)) > 1
     process.kill()
     process.communicate(timeout=DEADLINE_SECONDS)
     end = time.monotonic() + DEADLINE_SECONDS
     while _processes_of(short):
         assert time.monotonic() < end, f"still there: {_processes_of(short)}"
         time.sleep(0.1)
+
+
+def _wait_until_a_stop_is_heard(run: Run, process: subprocess.Popen[str]) -> None:
+    """Waits until the process that trains has looked for a request to stop after there was one."""
+    [line] = [line for line in _processes_of(run).values() if "training.worker" in line]
+    _, _, rest = line.partition("--folder ")
+    folder = Path(rest.split()[0])
+    wait_for((folder / STOP).exists, process)
+    # It looks after each sign of life: with the second one from now on it has looked.
+    for _ in range(2):
+        state = read_state(folder, 0)
+        assert state is not None
+        wait_for(lambda before=state: read_state(folder, 0).beat > before.beat, process)
 
 
 def _processes_of(run: Run) -> dict[int, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,13 +16,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from training_rig import Job, free_port, wait_for
+from training_rig import Job, wait_for
 
 from ocr_finetune_api import results
 from ocr_finetune_api.plan import Stage, plan
 from ocr_finetune_api.results import StageResult
+from ocr_finetune_trainer.training.pulse import read_state
+from ports import reserved
 
 LONG = {"epochs": 200, "batchSize": 4, "checkpoint": {"everySteps": 5}, "evaluate": {"every": "50 epochs"}}
+
+# What rank 0 says when a collective gives up by itself, after 30 seconds: the node's supervisor has to be quicker.
+NO_PATIENCE = "Timed out waiting"
 
 
 @dataclass
@@ -35,7 +40,7 @@ class Node:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self) -> int:
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=300)
 
 
 @dataclass
@@ -44,13 +49,16 @@ class Cluster:
 
     job: Job
     folder: Path
+    port: int
     nodes: list[Node] = field(default_factory=list)
 
-    def start(self, nodes: int, processes: int = 1, *, only: tuple[int, ...] = (), rendezvous: int = 60, **environment):
+    def start(
+        self, nodes: int, processes: int = 1, *, only: tuple[int, ...] = (), rendezvous: int = 300, **environment
+    ):
         config = self.job.config(
             nodes=nodes,
             devices_per_node=processes,
-            rendezvous={"host": "127.0.0.1", "port": free_port(), "timeoutSeconds": rendezvous},
+            rendezvous={"host": "127.0.0.1", "port": self.port, "timeoutSeconds": rendezvous},
             metrics_port=0,
             grace_period_seconds=60,
         )
@@ -113,13 +121,15 @@ class Cluster:
 def cluster(make_job, tmp_path):
     made = []
 
-    def make(**training) -> Cluster:
-        made.append(Cluster(make_job(**training), tmp_path))
-        return made[-1]
+    with reserved() as port:
 
-    yield make
-    for one in made:
-        one.close()
+        def make(**training) -> Cluster:
+            made.append(Cluster(make_job(**training), tmp_path, port))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.close()
 
 
 def test_two_nodes_train_through_the_launcher_like_two_processes_of_one(cluster, zygote, make_job):
@@ -150,45 +160,45 @@ def test_three_nodes_train_like_one_process(cluster, zygote, make_job):
 def test_a_killed_rank_ends_every_node_with_69_and_its_name(cluster):
     run = cluster(**LONG).start(2)
     run.wait_for_step(5)
-    run.workers()[1].kill()
+    workers = run.workers()
+    workers[1].kill()
     assert [node.wait() for node in run.nodes] == [69, 69]
     for node in run.nodes:
         assert "rank 1" in node.text.rpartition("error:")[2], node.text
-    assert not run.workers()
+    assert not any(map(lives, workers.values()))
 
 
 def test_a_stopped_rank_is_named_on_every_node_within_the_deadline(cluster):
     run = cluster(**LONG).start(2, OCRFT_PEER_TIMEOUT="6")
     run.wait_for_step(5)
-    began = time.monotonic()
     run.workers()[1].suspend()
     assert [node.wait() for node in run.nodes] == [69, 69]
-    assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
     for node in run.nodes:
-        assert "rank 1 (node 1)" in node.text.rpartition("error:")[2], node.text
+        said = node.text.rpartition("error:")[2]
+        assert "rank 1 (node 1)" in said, node.text
+        assert "has given no sign of life" in said, node.text
+    assert NO_PATIENCE not in run.nodes[0].text
 
 
 def test_a_rank_that_hardly_runs_is_named_while_it_still_shows_signs_of_life(cluster):
-    run = cluster(**LONG).start(2, OCRFT_PEER_TIMEOUT="4")
+    run = cluster(**LONG).start(2, OCRFT_PEER_TIMEOUT="6")
     run.wait_for_step(5)
-    began = time.monotonic()
     with hardly_running(run.workers()[1]):
         assert [node.wait() for node in run.nodes] == [69, 69]
-    assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
+    assert NO_PATIENCE not in run.nodes[0].text
     for node in run.nodes:
         said = node.text.rpartition("error:")[2]
-        assert "rank 1 (node 1), at 'compute' of step" in said, node.text
+        assert re.search(r"rank 1 \(node 1\), at '(data|compute)' of step", said), node.text
         assert "keeps the others waiting: it is too slow or hangs" in said, node.text
 
 
 def test_a_rank_whose_data_does_not_come_is_named(cluster):
     run = cluster(**LONG | {"workers": 1}).start(2, OCRFT_PEER_TIMEOUT="4")
     run.wait_for_step(5)
-    began = time.monotonic()
     [loading] = run.workers()[1].children()
     loading.suspend()
     assert [node.wait() for node in run.nodes] == [69, 69]
-    assert time.monotonic() - began < 25, "a collective would have given up after 30 s by itself"
+    assert NO_PATIENCE not in run.nodes[0].text
     for node in run.nodes:
         said = node.text.rpartition("error:")[2]
         assert "rank 1 (node 1), at 'data' of step" in said, node.text
@@ -197,21 +207,39 @@ def test_a_rank_whose_data_does_not_come_is_named(cluster):
 
 @contextmanager
 def hardly_running(process: psutil.Process) -> Iterator[None]:
-    """Lets a process run for a millisecond in half a second."""
+    """Lets rank 1 run from one sign of life to the next, and stand still for seconds between them."""
+    line = process.cmdline()
+    folder = Path(line[line.index("--folder") + 1])
     end = threading.Event()
+
+    def beat() -> float:
+        state = read_state(folder, 1)
+        return state.beat if state else 0.0
 
     def throttle() -> None:
         with suppress(psutil.NoSuchProcess):
-            while not end.wait(0.001):
+            while not end.is_set():
                 process.suspend()
-                end.wait(0.5)
+                end.wait(2.5)
+                before = beat()
                 process.resume()
+                while beat() == before and not end.wait(0.001):
+                    pass
 
     thread = threading.Thread(target=throttle)
     thread.start()
-    yield
-    end.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs; one that is dead and not yet buried does not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_sigterm_to_one_node_stops_all_with_a_checkpoint(cluster):
@@ -225,8 +253,12 @@ def test_sigterm_to_one_node_stops_all_with_a_checkpoint(cluster):
 def test_sigterm_when_a_peer_is_already_gone_still_ends_as_a_stop(cluster):
     run = cluster(**LONG).start(2)
     run.wait_for_step(5)
+    first = run.nodes[0].process
+    # Whoever stops it is quicker than it notices the loss.
+    first.send_signal(signal.SIGSTOP)
     run.workers()[1].kill()
-    run.nodes[0].process.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGCONT)
     assert run.nodes[0].wait() == 75, run.nodes[0].text
     assert "not all ranks could agree on a last checkpoint, so the checkpoint of step" in run.nodes[0].text
     assert run.nodes[1].wait() in (69, 75), run.nodes[1].text
@@ -245,7 +277,7 @@ def test_two_ranks_of_one_node_die_with_a_killed_supervisor(cluster):
     workers = run.workers()
     assert sorted(workers) == [0, 1]
     run.nodes[0].process.kill()
-    wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers.values()))
+    wait_for(lambda: not any(map(lives, workers.values())))
 
 
 def test_a_profile_is_made_for_the_supervisor_and_a_stop_file_stops_and_is_taken_away(cluster):

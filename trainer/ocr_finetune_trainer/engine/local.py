@@ -95,14 +95,15 @@ class LocalEngine:
             How it ended. A process that died without leaving a result is reported as what its end looks like.
         """
         planned = self.plan[stage]
-        config = self._configure(planned)
         started = time.time()
         logs = [self.workspace.logs / f"{stage.value}.node-{node}.log" for node in range(planned.nodes)]
-        self._children = [self._start(stage, node=node, log=log) for node, log in enumerate(logs)]
-        try:
-            first = self._wait(stage, port=config.metrics_port, watch=watch)
-        finally:
-            self._end_children()
+        with _reserved_port() as metrics_port, _reserved_port() as rendezvous_port:
+            self._configure(planned, metrics_port=metrics_port, rendezvous_port=rendezvous_port)
+            self._children = [self._start(stage, node=node, log=log) for node, log in enumerate(logs)]
+            try:
+                first = self._wait(stage, port=metrics_port, watch=watch)
+            finally:
+                self._end_children()
         return self._result(planned, failed_node=first, logs=logs, since=started)
 
     def stop(self) -> None:
@@ -151,9 +152,8 @@ class LocalEngine:
             self._lock_descriptor = file.fileno()
             yield
 
-    def _configure(self, planned: StagePlan) -> RunConfig:
+    def _configure(self, planned: StagePlan, *, metrics_port: int, rendezvous_port: int) -> None:
         """Writes the run configuration of the next attempt."""
-        port = _free_port()
         policy = self._spec.policy
         config = RunConfig(
             run=RunIdentity(name=self.name, uid=LOCAL_UID),
@@ -162,8 +162,8 @@ class LocalEngine:
             nodes=planned.nodes,
             devices_per_node=planned.devices_per_node,
             device=self._spec.distributed.device,
-            rendezvous=Rendezvous(port=_free_port(), timeout_seconds=seconds(policy.rendezvous_timeout)),
-            metrics_port=port,
+            rendezvous=Rendezvous(port=rendezvous_port, timeout_seconds=seconds(policy.rendezvous_timeout)),
+            metrics_port=metrics_port,
             grace_period_seconds=seconds(policy.grace_period),
             stall_timeout_seconds=seconds(policy.stall_timeout),
         )
@@ -171,7 +171,6 @@ class LocalEngine:
         aside = self.workspace.run_config.with_suffix(".new")
         aside.write_text(config.to_yaml(), encoding="utf-8")
         aside.replace(self.workspace.run_config)
-        return config
 
     def _last_attempt(self) -> int:
         try:
@@ -272,18 +271,27 @@ class _Resolver:
 
 
 def _progress(port: int) -> Progress | None:
+    # A proxy of this machine's environment would look for the stage on its own.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=1) as reply:
+        with direct.open(f"http://127.0.0.1:{port}/progress", timeout=1) as reply:
             return Progress.model_validate_json(reply.read())
     except (urllib.error.URLError, OSError, ValueError):
         return None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that no other program of this machine is given, while the context lasts.
+
+    It is bound here, and a server that is told its number and reuses addresses may still listen there. One that was only
+    looked up could be gone before a stage has loaded its libraries.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        yield port
 
 
 def _owner(file: IO[str]) -> str:

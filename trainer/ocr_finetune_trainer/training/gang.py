@@ -112,6 +112,7 @@ class Gang:
         self._verdict: Outcome | None = None
         self._refused = ""
         self._server: socket.socket | None = None
+        self._held: socket.socket | None = None
         self._line: socket.socket | None = None
         self._seen = time.monotonic()
         self._sent = 0.0
@@ -138,7 +139,7 @@ class Gang:
         if self.identity.nodes == 1:
             self._seats[0] = _Seat(address=self.identity.address)
             self._meeting = Meeting(
-                execution=secrets.token_hex(4), addresses=(self.identity.address,), launcher_port=_free_port()
+                execution=secrets.token_hex(4), addresses=(self.identity.address,), launcher_port=self._reserve_port()
             )
             return self._meeting
         deadline = time.monotonic() + self._timeout
@@ -198,8 +199,8 @@ class Gang:
             self._tell_all({"end": asdict(last)})
         for seat in list(self._seats.values()):
             _close(seat.connection)
-        _close(self._line)
-        _close(self._server)
+        for line in (self._line, self._server, self._held):
+            _close(line)
 
     def _listen(self) -> None:
         server = socket.socket()
@@ -216,6 +217,14 @@ class Gang:
         self._seats[0] = _Seat(address=self.identity.address)
         threading.Thread(target=self._accept, args=(server,), name="gang", daemon=True).start()
 
+    def _reserve_port(self) -> int:
+        """A free port that no other program of this node is given until the end: the launcher needs seconds to listen."""
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("", 0))
+        port: int = self._held.getsockname()[1]
+        return port
+
     def _wait_as_host(self, deadline: float) -> Meeting:
         while True:
             with self._lock:
@@ -227,7 +236,7 @@ class Gang:
                     self._meeting = Meeting(
                         execution=secrets.token_hex(4),
                         addresses=tuple(self._seats[node].address for node in range(self.identity.nodes)),
-                        launcher_port=_free_port(),
+                        launcher_port=self._reserve_port(),
                     )
             if self._meeting is not None:
                 self._tell_all({"start": asdict(self._meeting)})
@@ -431,10 +440,3 @@ def _close(connection: socket.socket | None) -> None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
