@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_testing.client import Manifest
+from kube_testing.client import Manifest, condition
 from kube_testing.control_plane import ControlPlane
-from kube_testing.processes import wait_for
+from operator_proxy import proxied
 from operator_testing import PATIENCE, Operator, World, succeeds
 
 from ocr_finetune_api.plan import Stage
@@ -61,10 +61,13 @@ def test_what_is_edited_while_it_is_needed_is_put_right(trained: Operator, world
 
 def test_a_configuration_that_says_something_else_is_replaced(trained: Operator, world: World) -> None:
     before = _found(world, "ConfigMap", "plates-train-1")
+    # It would make a new one between the two.
+    trained.process.kill()
     world.kube.delete("ConfigMap", "plates-train-1", world.namespace)
     owner = {key: before["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
     forged = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": owner, "data": {"run.yaml": "nodes: 64\n"}}
     world.kube.create(forged)
+    trained.process.start()
     world.kube.wait("ConfigMap", "plates-train-1", world.namespace, lambda one: one["data"] == before["data"])
 
 
@@ -85,6 +88,17 @@ def test_a_job_that_was_changed_is_replaced(trained: Operator, world: World, edi
     assert (status["restarts"], status["phase"]) == (0, "Training")
     assert words in world.wait_event("JobChanged")
     world.kube.wait_gone("Job", "plates-train-1", world.namespace, timeout=PATIENCE)
+
+
+def test_a_job_that_was_emptied_and_ended_while_nobody_looked_is_replaced(trained: Operator, world: World) -> None:
+    """Without pods to wait for, Kubernetes takes a Job for complete."""
+    trained.process.kill()
+    world.kube.patch("Job", "plates-train-1", world.namespace, {"spec": {"parallelism": 0, "completions": 0}})
+    world.kube.wait("Job", "plates-train-1", world.namespace, lambda job: condition(job, "Complete"))
+    trained.process.start()
+    world.running("plates-train-2", 2)
+    assert "parallelism was changed from 2 to 0" in world.wait_event("JobChanged")
+    assert world.wait(lambda status: status.get("disruptions") == 1)["restarts"] == 0
 
 
 def test_a_job_that_somebody_suspends_is_shown_as_waiting(trained: Operator, world: World) -> None:
@@ -112,17 +126,26 @@ def test_what_was_deleted_between_two_attempts_is_there_for_the_next(operator: O
     assert _found(world, "Service", "plates-train")
 
 
-def test_a_lost_status_is_taken_up_from_the_jobs(operator: Operator, world: World) -> None:
+@pytest.mark.parametrize("first", ["jobs", "runs"])
+def test_a_lost_status_is_taken_up_from_the_jobs(
+    plane: ControlPlane, installed: Path, world: World, alone: None, first: str
+) -> None:
+    """Whether it learns of the run first, or of its Jobs: nothing is done twice."""
     succeeds(world.pods, Stage.PREPARE)
-    world.create()
-    world.running("plates-train-1")
-    operator.process.kill()
-    world.kube.patch("OCRFineTune", "plates", world.namespace, {"status": None}, subresource="status")
-    operator.process.start()
-    status = world.wait_phase("Training")
-    assert world.jobs() == ["plates-prepare-1", "plates-train-1"]
-    assert status["attempts"][-1]["number"] == 1
-    assert world.wait_event("Adopted")
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        world.create()
+        world.running("plates-train-1")
+        operator.process.kill()
+        world.kube.patch("OCRFineTune", "plates", world.namespace, {"status": None}, subresource="status")
+        proxy.held = ("/jobs",) if first == "runs" else ("watch=",)
+        operator.process.start()
+        status = world.wait_phase("Training")
+        assert world.jobs() == ["plates-prepare-1", "plates-train-1"]
+        assert status["attempts"][-1]["number"] == 1
+        if first == "jobs":
+            assert world.wait_event("Adopted")
+        jobs = [request for request in proxy.done if request.startswith("POST") and request.endswith("/jobs")]
+        assert len(jobs) == 2
 
 
 def _found(world: World, kind: str, name: str) -> Manifest:
@@ -132,6 +155,6 @@ def _found(world: World, kind: str, name: str) -> Manifest:
 
 
 def _training_goes_on(world: World) -> None:
-    wait_for(lambda: world.jobs(Stage.TRAIN) == ["plates-train-1"], describe="one Job", timeout=5)
+    assert world.jobs(Stage.TRAIN) == ["plates-train-1"]
     status = world.wait_phase("Training")
     assert (status.get("restarts", 0), status.get("disruptions", 0)) == (0, 0)

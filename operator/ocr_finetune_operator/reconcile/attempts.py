@@ -79,6 +79,10 @@ def _look_at(case: Case, attempt: Attempt) -> Needs:
     if found.finished and found.name not in case.observation.facts.read_pods and _behind(found, attempt, pods):
         return (Need(what="pods", name=found.name),)
     if found.complete:
+        if results.of_job(pods, attempt.stage) is None and found.parallelism != attempt.nodes:
+            # Without pods to wait for, Kubernetes takes it for complete.
+            ending.changed_by_others(case, found, _resized(found, attempt))
+            return ()
         ending.complete(case, attempt, pods)
         return ()
     if found.failed:
@@ -92,9 +96,11 @@ def _changed(found: JobView, attempt: Attempt) -> str:
         return ""
     if (found.stage, found.attempt) != (attempt.stage, attempt.number):
         return "its labels were changed"
-    if found.parallelism != attempt.nodes:
-        return f"its parallelism was changed from {attempt.nodes} to {found.parallelism}"
-    return ""
+    return _resized(found, attempt) if found.parallelism != attempt.nodes else ""
+
+
+def _resized(found: JobView, attempt: Attempt) -> str:
+    return f"its parallelism was changed from {attempt.nodes} to {found.parallelism}"
 
 
 def _behind(found: JobView, attempt: Attempt, pods: list[PodView]) -> bool:

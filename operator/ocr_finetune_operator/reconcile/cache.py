@@ -1,7 +1,10 @@
-"""What the watches have shown: slim views of runs, Jobs and pods, by run.
+"""What watches and lists have shown: slim views of runs, Jobs and pods, by run.
 
 A decision is first made from here; only if there is something to do is the run read again. So a cache that is behind
 costs a request, never a wrong step: what is written is guarded by the run's resourceVersion, what is made by its name.
+
+What is asked for may be answered later than a watch tells what became of it since: by the resourceVersion, what is
+older than what is known changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from ocr_finetune_operator.reconcile.views import JobView, Manifest, PodView, Ru
 RunKey = tuple[str, str]
 
 _FINAL = (Phase.SUCCEEDED.value, Phase.FAILED.value)
+_MAX_GONE = 10_000
 # What decisions about a run that has ended look at.
 _KEPT = ("phase", "specHash", "observedRetryNonce", "observedGeneration", "finishedAt", "cleanedUp", "stages")
 
@@ -27,6 +31,8 @@ class Cache:
         self.runs: dict[RunKey, RunView] = {}
         self._jobs: dict[RunKey, dict[str, JobView]] = {}
         self._pods: dict[RunKey, dict[str, PodView]] = {}
+        # The resourceVersion at which the latest of what is gone went, by UID.
+        self._gone: dict[str, str] = {}
 
     def see_run(self, manifest: Manifest, *, gone: bool = False) -> RunKey:
         """Takes an OCRFineTune in."""
@@ -34,10 +40,11 @@ class Cache:
         key = (metadata["namespace"], metadata["name"])
         known = self.runs.get(key)
         if gone:
+            self._bury(metadata)
             if known is None or known.uid == metadata["uid"]:
                 self.drop(key)
             return key
-        if known is not None and known.uid == metadata["uid"] and _older(metadata["resourceVersion"], known):
+        if self._is_old(metadata, known):
             return key
         run = RunView.of(manifest, stop_annotation=ANNOTATION_STOP)
         if run.status.get("phase") in _FINAL:
@@ -52,8 +59,11 @@ class Cache:
         if key is None:
             return None
         name = manifest["metadata"]["name"]
+        if not gone and self._is_old(manifest["metadata"], self._jobs.get(key, {}).get(name)):
+            return key
         jobs = self._jobs.setdefault(key, {})
         if gone:
+            self._bury(manifest["metadata"])
             if name in jobs and jobs[name].uid == manifest["metadata"]["uid"]:
                 del jobs[name]
             pods = self._pods.get(key, {})
@@ -76,6 +86,10 @@ class Cache:
         pods = self._pods.setdefault(key, {})
         pod = PodView.of(manifest, gone=gone)
         known = pods.get(pod.name)
+        if gone:
+            self._bury(manifest["metadata"])
+        elif self._is_old(manifest["metadata"], known):
+            return key
         if gone and known is not None and known.uid != pod.uid:
             return key
         if gone and pod.job not in self._jobs.get(key, {}):
@@ -99,6 +113,19 @@ class Cache:
         """Forgets a run and its children."""
         self.runs.pop(key, None)
         self._pods.pop(key, None)
+
+    def _bury(self, metadata: Manifest) -> None:
+        self._gone.pop(metadata["uid"], None)
+        self._gone[metadata["uid"]] = metadata["resourceVersion"]
+        if len(self._gone) > _MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def _is_old(self, metadata: Manifest, known: RunView | JobView | PodView | None) -> bool:
+        """Whether more is known of an object already than this state of it tells."""
+        version, uid = metadata["resourceVersion"], metadata["uid"]
+        if known is not None and known.uid == uid and _older(version, known.resource_version):
+            return True
+        return _older(version, self._gone.get(uid, ""))
 
     def jobs(self, key: RunKey) -> tuple[JobView, ...]:
         """The Jobs of a run."""
@@ -171,6 +198,6 @@ def _key_of(manifest: Manifest) -> RunKey | None:
     return (manifest["metadata"]["namespace"], name) if name else None
 
 
-def _older(version: str, known: RunView) -> bool:
+def _older(version: str, known: str) -> bool:
     """Whether a version is older than the known one: what we wrote ourselves comes back through the watch later."""
-    return version.isdigit() and known.resource_version.isdigit() and int(version) < int(known.resource_version)
+    return version.isdigit() and known.isdigit() and int(version) < int(known)

@@ -18,6 +18,7 @@ def _transitions() -> dict[tuple[Phase, Phase], str]:
         (Phase.QUEUED, Phase.FAILED): "a stop",
         (Phase.SUSPENDED, Phase.FAILED): "a stop",
         (Phase.FAILED, Phase.PENDING): "policy.retryNonce was raised",
+        (Phase.FAILED, Phase.SUSPENDED): "policy.retryNonce was raised while policy.suspend was set",
         (Phase.PENDING, Phase.SUCCEEDED): "nothing is left to do",
         (Phase.SUSPENDED, Phase.SUCCEEDED): "nothing is left to do",
         (Phase.QUEUED, Phase.SUCCEEDED): "the last stage succeeded",

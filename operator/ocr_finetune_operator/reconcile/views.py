@@ -87,6 +87,7 @@ class JobView:
     """A Job of a run.
 
     Attributes:
+        resource_version: Which state of it this is; empty for none in particular.
         managed_by: Who looks after it instead of Kubernetes' own controller; empty for nobody else.
     """
 
@@ -104,6 +105,7 @@ class JobView:
     failure_message: str
     created: float
     managed_by: str = ""
+    resource_version: str = ""
 
     @property
     def finished(self) -> bool:
@@ -133,6 +135,7 @@ class JobView:
             failure_message=conditions.get("Failed", {}).get("message", ""),
             created=timestamp(metadata.get("creationTimestamp")) or 0.0,
             managed_by="" if spec.get("managedBy") in (None, _JOB_CONTROLLER) else str(spec["managedBy"]),
+            resource_version=metadata["resourceVersion"],
         )
 
 
@@ -145,6 +148,7 @@ class PodView:
         deleted_at: When it should be gone by: the end of its grace period.
         exited_at: When its container ended.
         waiting: Why its container waits, such as ImagePullBackOff.
+        resource_version: Which state of it this is; empty for none in particular.
     """
 
     name: str
@@ -169,6 +173,7 @@ class PodView:
     exit_message: str
     waiting: str
     waiting_message: str
+    resource_version: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -216,6 +221,7 @@ class PodView:
             exit_message=ended.get("message") or status.get("message") or "",
             waiting=waiting.get("reason", ""),
             waiting_message=waiting.get("message", ""),
+            resource_version=metadata["resourceVersion"],
         )
 
 
