@@ -114,7 +114,7 @@ def install(plane: ControlPlane) -> Path:
         lambda crd: crd.get("status", {}).get("conditions") and condition(crd, "Established"),
     )
     plane.create_namespace(OPERATOR_NAMESPACE)
-    wait_for(lambda: _served(plane), describe="the resource to be served")
+    wait_for(lambda: _served(plane), describe="the resource to be served, and explained")
     # A test of the chart holds its ClusterRole against this list.
     return plane.service_account(name="operator", namespace=OPERATOR_NAMESPACE, rules=rbac.rules())
 
@@ -124,7 +124,8 @@ def _served(plane: ControlPlane) -> bool:
         plane.kube.list("OCRFineTune", "default")
     except RuntimeError:
         return False
-    return True
+    # What kubectl asks for is published a moment later.
+    return plane.kubectl("explain", "ocrft.spec.policy", check=False).returncode == 0
 
 
 def manifest(namespace: str, name: str = "plates", **spec: Any) -> Manifest:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from helm_python import Config, HelmError
 from kube_testing.client import Manifest, condition
 from kube_testing.control_plane import ControlPlane
@@ -51,16 +52,25 @@ def _schema(plane: ControlPlane) -> dict[str, Any]:
 
 def _check_user_roles(plane: ControlPlane) -> None:
     """What Kubernetes' own roles for users allow, which the chart's rules are aggregated to."""
-    for role, verbs in {"view": {"get"}, "edit": {"get", "create"}, "admin": {"get", "create"}}.items():
-        kubeconfig = plane.service_account(name=role, namespace="team", cluster_role=role, only_namespace=True)
+    expected = {"admin": {"get", "create"}, "edit": {"get", "create"}, "view": {"get"}}
+    users = {
+        role: plane.service_account(name=role, namespace="team", cluster_role=role, only_namespace=True)
+        for role in expected
+    }
 
-        def allowed(verb: str, *more: str, kubeconfig: Path = kubeconfig) -> bool:
-            answer = plane.kubectl("auth", "can-i", verb, *more, "-n", "team", kubeconfig=kubeconfig, check=False)
-            return answer.stdout.strip() == "yes"
+    def allowed(role: str, verb: str, *more: str) -> bool:
+        answer = plane.kubectl("auth", "can-i", verb, *more, "-n", "team", kubeconfig=users[role], check=False)
+        return answer.stdout.strip() == "yes"
 
-        wait_for(lambda allowed=allowed: allowed("get", "ocrfinetunes"), describe=f"the rights of {role}")
-        assert {verb for verb in ("get", "create") if allowed(verb, "ocrfinetunes")} == verbs
-        assert not allowed("patch", "ocrfinetunes", "--subresource=status")
+    def verbs(role: str) -> set[str]:
+        return {verb for verb in ("get", "create") if allowed(role, verb, "ocrfinetunes")}
+
+    # The chart's rules reach these roles one after the other.
+    for role, rights in expected.items():
+        wait_for(lambda role=role, rights=rights: verbs(role) >= rights, describe=f"the rights of {role}")
+    for role, rights in expected.items():
+        assert verbs(role) == rights
+        assert not allowed(role, "patch", "ocrfinetunes", "--subresource=status")
 
 
 def test_a_release_is_upgraded_uninstalled_and_installed_again_and_the_runs_stay(
@@ -69,6 +79,8 @@ def test_a_release_is_upgraded_uninstalled_and_installed_again_and_the_runs_stay
     with _helm(bare, "first") as helm:
         helm.install(CHART, "ocrft", {}, namespace="first")
         assert NEW_FIELD not in _schema(bare)
+        # A new resource is served a moment after its definition is established.
+        wait_for(lambda: bare.kube.would_create(manifest("team")) == requests.codes.created, describe="the resource")
         before = bare.kube.create(manifest("team"))
         _check_user_roles(bare)
 

@@ -11,6 +11,7 @@ import yaml
 from kube_testing.client import condition
 from kube_testing.control_plane import ControlPlane
 from kube_testing.definitions import definitions
+from kube_testing.processes import wait_for
 from operator_testing import ROOT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "chart"))
@@ -41,6 +42,11 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
                 definition["metadata"]["name"],
                 None,
                 lambda crd: condition(crd, "Established"),
+            )
+            # kubectl finds a resource a moment after it is established.
+            wait_for(
+                lambda name=definition["metadata"]["name"]: plane.kubectl("get", name, check=False).returncode == 0,
+                describe=f"{definition['metadata']['name']} to be known",
             )
         for namespace in ("team-a", NAMESPACE):
             plane.create_namespace(namespace)

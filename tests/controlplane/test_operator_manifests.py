@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
-from kube_testing.client import ApiError
+from kube_testing.client import ApiError, Manifest
 from kube_testing.processes import wait_for
 from operator_testing import ROOT, Operator, World, make_claim, manifest
 
@@ -216,7 +217,7 @@ def test_what_only_the_cluster_knows_is_told_within_seconds_without_a_loop(opera
         assert (name, said["reason"]) == (name, reason)
         assert words in said["message"]
     before = {name: _version(world, name) for name in NOT_ACCEPTED}
-    assert world.jobs() == []
+    assert world.kube.list("Job", world.namespace) == []
     wait_for(lambda: len(world.events("ClaimMissing")) == 2, describe="one event each")
     # What was missing comes, or what was wrong is mended: nothing else has to be done.
     make_claim(world.plane, world.namespace, "nowhere")
@@ -249,6 +250,13 @@ def test_a_claim_that_kubernetes_refuses_is_told(operator: Operator, world: Worl
     }
     world.kube.create(limit)
     world.kube.wait("ResourceQuota", "storage", world.namespace, lambda one: one.get("status", {}).get("used"))
+    large: Manifest = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "large", "namespace": world.namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "50Gi"}}},
+    }
+    wait_for(lambda: world.kube.would_create(large) == requests.codes.forbidden, describe="the quota to hold")
     world.create("greedy", workspace={"size": "50Gi"})
     said = world.condition("Accepted", "False", "greedy")
     assert said["reason"] == "Forbidden"

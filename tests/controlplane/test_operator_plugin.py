@@ -39,17 +39,23 @@ class User:
             )
             script.chmod(0o755)
         (folder / "kubectl").symlink_to(binaries.find("kubectl"))
-        self._path = f"{folder}:{os.environ['PATH']}"
+        self._env = {
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "KUBECONFIG": str(self._kubeconfig),
+            # Another cluster may have been at this port before.
+            "KUBECACHEDIR": str(folder / "cache"),
+            "COLUMNS": "160",
+        }
 
     def ocrft(self, *arguments: str, ok: bool = True, program: str = "kubectl ocrft") -> str:
         """What `kubectl ocrft …` prints, both channels."""
         where = ["-n", self._namespace]
         done = subprocess.run(
             [*program.split(), *where, *arguments],
-            env=os.environ | {"PATH": self._path, "KUBECONFIG": str(self._kubeconfig), "COLUMNS": "160"},
+            env=os.environ | self._env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
@@ -108,16 +114,20 @@ def test_reports_are_fetched_and_nothing_is_left_behind(
     for stage, report in ((Stage.PREPARE, "data/report.html"), (Stage.EVALUATE, "evaluation/report.html")):
         message = result(stage, artifacts={"report": report})
         world.pods.succeeds(message=message, labels={"ocrfinetune.dev/stage": stage.value})
-    succeeds(world.pods, Stage.TRAIN, Stage.EXPORT)
-    world.create()
+    # No kubelet: a command runs here, in what would be the claim.
     folder = tmp_path / "claim"
+    folder.mkdir()
+    world.pods.runs_commands(folder)
+    world.create()
+    (pod,) = world.running("plates-train-1")
+    look = ("exec", pod["metadata"]["name"], "-n", world.namespace, "--", "true")
+    wait_for(lambda: world.plane.kubectl(*look, check=False).returncode == 0, describe="commands to be run")
+    succeeds(world.pods, Stage.TRAIN, Stage.EXPORT)
     status = world.wait_phase("Succeeded")
     for name, report in (("data", status["artifacts"]["dataReport"]), ("evaluation", status["artifacts"]["report"])):
         path = folder / report
         path.parent.mkdir(parents=True)
         path.write_text(f"<html>the {name}, ähm</html>")
-    # No kubelet: the command runs here, in what would be the claim.
-    world.pods.runs_commands(folder)
     for flags, words in ((["--data"], "the data, ähm"), ([], "the evaluation, ähm")):
         target = tmp_path / f"fetched{len(flags)}.html"
         assert str(target) in user.ocrft("report", "plates", *flags, "-o", str(target))

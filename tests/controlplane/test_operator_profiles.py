@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kube_testing.client import Manifest
 from kube_testing.control_plane import ControlPlane
-from operator_testing import Operator, World, succeeds
+from operator_testing import PATIENCE, Operator, World, succeeds
 
 from ocr_finetune_api.plan import Stage
 
@@ -115,7 +115,7 @@ def test_mistakes_in_profiles_are_all_told_at_the_start(plane: ControlPlane, ins
     wrong = {"a": {"pods": {"imagge": "x"}}, "b": {"policy": {"maxRestarts": -1}}, "c": {"queues": {}}}
     file.write_text(yaml.safe_dump(wrong))
     operator = Operator(plane, kubeconfig=installed, name="wrong", profiles=str(file), preloaded=False)
-    assert operator.process.wait(timeout=60) != 0
+    assert operator.process.wait(timeout=PATIENCE) != 0
     said = operator.process.log.read_text()
     for words in ("a.pods.imagge", "b.policy.maxRestarts", "c.queues"):
         assert words in said, said

@@ -16,7 +16,7 @@ _OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu, 8 more needed"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kueue(plane: ControlPlane) -> None:
     """Kueue's Workloads, as far as anybody who reads them can tell."""
     names = {"kind": "Workload", "listKind": "WorkloadList", "plural": "workloads", "singular": "workload"}

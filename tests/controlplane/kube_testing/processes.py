@@ -161,11 +161,13 @@ class Process:
             raise RuntimeError(f"{self.name} was never started")
         return self._process.wait(timeout=timeout)
 
+    def said(self) -> str:
+        """Returns the log so far; empty before there is one."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
     def tail(self, lines: int = 30) -> str:
         """Returns the last lines of the log."""
-        if not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.said().splitlines()[-lines:])
 
     def cpu_seconds(self) -> float:
         """Returns the seconds of processor time, user and system, of the running process."""
