@@ -7,13 +7,13 @@ import numpy as np
 
 import good_data
 from ocr_finetune_trainer.data.duplicates import DISTANCE, candidates, find, looks_same
-from ocr_finetune_trainer.data.pictures import decode, difference_hashes, encode, inspect
+from ocr_finetune_trainer.data.pictures import decode, difference_hashes, encode, inspect, looks
 
 
 def describe_all(pictures):
     inspected = [inspect(encode(picture, lossless=True)) for picture in pictures]
     digest = np.array([hash(i.content) & (2**63 - 1) for i in inspected], dtype=np.uint64)
-    cells = np.stack([np.frombuffer(i.cells, dtype=np.uint8) for i in inspected])
+    cells = looks([i.thumbnail for i in inspected]).cells
     across, down = difference_hashes(cells)
     return across, down, digest, cells, np.array([i.width / i.height for i in inspected])
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import good_data
-from ocr_finetune_trainer.data.pictures import PictureError, decode, difference_hashes, encode, inspect
+from ocr_finetune_trainer.data.pictures import PictureError, decode, difference_hashes, encode, inspect, looks
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -118,7 +118,7 @@ def test_hashes_stand_quality_and_size_but_not_content(photo):
     worse = saved(photo.resize((128, 96)), "JPEG", quality=60)
     turned = saved(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG")
     contents = [saved(photo, "PNG"), worse, turned, saved(Image.new("RGB", (64, 48)), "PNG")]
-    cells = np.stack([np.frombuffer(inspect(content).cells, dtype=np.uint8) for content in contents])
+    cells = looks([inspect(content).thumbnail for content in contents]).cells
     across, down = difference_hashes(cells)
 
     def distance(first, second):
@@ -132,3 +132,14 @@ def test_hashes_stand_quality_and_size_but_not_content(photo):
 def test_encoding_without_loss_is_exact():
     image = good_data.picture(3)
     assert np.array_equal(decode(encode(image, lossless=True)), image)
+
+
+def test_looking_at_many_thumbnails_is_looking_at_each():
+    rng = np.random.default_rng(0)
+    thumbnails = [rng.integers(low, 255, (32, 32), dtype=np.uint8) for low in (0, 90, 200)]
+    cells, contrast, brightness = looks(thumbnails)
+    for number, thumbnail in enumerate(thumbnails):
+        assert np.abs(cells[number] - thumbnail.reshape(8, 4, 8, 4).mean(axis=(1, 3)).ravel()).max() <= 0.5
+        assert contrast[number] == thumbnail.max() - thumbnail.min()
+        assert brightness[number] == int(thumbnail.mean())
+    assert [len(part) for part in looks([])] == [0, 0, 0]

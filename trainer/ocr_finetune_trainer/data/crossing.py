@@ -1,4 +1,4 @@
-"""Whether an outline crosses itself, as one does whose corners are in the wrong order."""
+"""Whether an outline goes around an area, or crosses itself as one does whose corners are in the wrong order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ocr_finetune_trainer.data.records import Point
 
-__all__ = ["crosses_itself"]
+__all__ = ["crosses_itself", "goes_around"]
 
 
 def crosses_itself(points: Sequence[Point]) -> bool:
@@ -26,6 +26,19 @@ def crosses_itself(points: Sequence[Point]) -> bool:
         for j in range(i + 2, count)
         if not (i == 0 and j == count - 1)  # neighbours share a corner
     )
+
+
+def goes_around(points: Sequence[Point]) -> bool:
+    """Whether an outline has four corners and bends the same way at each: it is convex, and does not cross itself.
+
+    Args:
+        points: Its corners (x, y), in their order.
+    """
+    if len(points) != 4:
+        return False
+    a, b, c, d = points
+    bends = (_side(a, b, c), _side(b, c, d), _side(c, d, a), _side(d, a, b))
+    return min(bends) > 0 or max(bends) < 0
 
 
 def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:

@@ -25,10 +25,10 @@ import numpy as np
 from ocr_finetune_api.exit_codes import DataError, ExitCode, OCRFineTuneError
 from ocr_finetune_trainer.data import pictures, store
 from ocr_finetune_trainer.data.crops import cut
-from ocr_finetune_trainer.data.crossing import crosses_itself
+from ocr_finetune_trainer.data.crossing import crosses_itself, goes_around
 from ocr_finetune_trainer.data.files import Files
 from ocr_finetune_trainer.data.pictures import Picture, PictureError
-from ocr_finetune_trainer.data.records import Box, Problem, Record
+from ocr_finetune_trainer.data.records import Box, Point, Problem, Record
 from ocr_finetune_trainer.data.store import Shard
 from ocr_finetune_trainer.processes import end_with_parent, keep_memory
 
@@ -39,7 +39,8 @@ __all__ = ["Ingested", "ingest"]
 
 RECORDS_A_SHARD = 4096
 BYTES_A_SHARD = 128 << 20
-_VERSION = 3  # of what a shard holds for a given record; raise it when that changes
+_VERSION = 4  # of what a shard holds for a given record; raise it when that changes
+_LEAST_DOUBLED_AREA = 2.0  # square pixels
 _ROUNDING = 2.0  # pixels that a box may reach beyond its picture without a word: tools round
 
 
@@ -203,6 +204,7 @@ def _shard(files: Files, records: list[Record], *, folder: Path, crop: bool) -> 
         return {**made, "reused": 1}
     rows: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
+    thumbnails: list[NDArray[np.uint8]] = []
     problems: list[Problem] = []
     extra = 0
     for record in records:
@@ -217,6 +219,8 @@ def _shard(files: Files, records: list[Record], *, folder: Path, crop: bool) -> 
         for picture, text, boxes in parts:
             rows.append(_row(picture, boxes))
             index.append(_index_row(record, picture, text, boxes))
+            thumbnails.append(picture.thumbnail)
+    _add_looks(index, thumbnails)
     about = {"rows": len(rows), "problems": [problem.to_json() for problem in problems], "extra": extra}
     shard = store.write_shard(folder, name, pictures=rows, index=index, about=about)
     return {"name": name, "size": shard.size, "reused": 0, **about}
@@ -260,6 +264,9 @@ def _checked(record: Record, width: int, height: int, problems: list[Problem]) -
         if not box.points:  # a table's cell whose place is unknown
             checked.append(box)
             continue
+        if _is_plain(box, width, height):
+            checked.append(box)
+            continue
         if not all(math.isfinite(x) and math.isfinite(y) for x, y in box.points):
             raise PictureError("bad-box", f"box {number} has corners that are not finite numbers", "draw it again")
         useless = "" if box.ignored else _useless(box, width, height)
@@ -275,6 +282,20 @@ def _checked(record: Record, width: int, height: int, problems: list[Problem]) -
     return tuple(checked)
 
 
+def _is_plain(box: Box, width: int, height: int) -> bool:
+    """Whether a box is as most are: four corners inside the picture, around an area. Quicker than asking for its faults."""
+    points = box.points
+    for x, y in points:
+        if not (0 <= x <= width and 0 <= y <= height):  # nor is NaN inside
+            return False
+    return goes_around(points) and _doubled_area(points) >= _LEAST_DOUBLED_AREA
+
+
+def _doubled_area(points: Sequence[Point]) -> float:
+    following = (*points[1:], points[0])
+    return abs(sum([x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True)]))
+
+
 def _beyond(box: Box, width: int, height: int) -> float:
     """How many pixels a box reaches beyond the picture."""
     xs, ys = zip(*box.points, strict=True)
@@ -287,11 +308,9 @@ def _useless(box: Box, width: int, height: int) -> str:
     xs, ys = zip(*box.points, strict=True)
     if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
         return "lies outside the picture"
-    following = (*box.points[1:], box.points[0])
-    doubled = sum(x * v - u * y for (x, y), (u, v) in zip(box.points, following, strict=True))
     if crosses_itself(box.points):
         return "crosses itself"
-    return "has no area" if abs(doubled) < 2.0 else ""
+    return "has no area" if _doubled_area(box.points) < _LEAST_DOUBLED_AREA else ""
 
 
 def _cut_out(
@@ -327,6 +346,15 @@ def _row(picture: Picture, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
     }
 
 
+def _add_looks(index: Sequence[dict[str, Any]], thumbnails: Sequence[NDArray[np.uint8]]) -> None:
+    cells, contrast, brightness = pictures.looks(thumbnails)
+    for number, row in enumerate(index):
+        row["cells"] = cells[number].tobytes()
+    for name, values in (("contrast", contrast), ("brightness", brightness)):
+        for row, value in zip(index, values.tolist(), strict=True):
+            row[name] = value
+
+
 def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
     digest = hashlib.blake2b(picture.content, digest_size=8).digest()
     return {
@@ -340,8 +368,5 @@ def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ..
         "place": record.place,
         "converted": picture.converted,
         "bytes": len(picture.content),
-        "contrast": picture.contrast,
-        "brightness": picture.brightness,
-        "cells": picture.cells,
         "digest": int.from_bytes(digest, "big"),
     }

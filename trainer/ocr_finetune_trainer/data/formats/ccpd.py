@@ -55,24 +55,24 @@ def parse(name: str) -> Box | str:
     Returns:
         The plate, its corners from the top left clockwise; or what is wrong with the name.
     """
-    fields = posixpath.splitext(name)[0].split("-")
+    fields = name.rpartition(".")[0].split("-")
     if len(fields) != _FIELDS:
         return f"its name has {len(fields)} fields instead of {_FIELDS}"
     try:
-        corners = [tuple(float(value) for value in pair.split("&")) for pair in fields[3].split("_")]
+        corners = [(float(x), float(y)) for x, y in [pair.split("&") for pair in fields[3].split("_")]]
     except ValueError:
         return f"its name has corners that are no numbers: {fields[3]!r}"
-    if len(corners) != 4 or any(len(corner) != 2 for corner in corners):
+    if len(corners) != 4:
         return f"its name has {len(corners)} corners instead of 4"
     indices = fields[4].split("_")
-    tables = (_PROVINCES, _LETTERS, *[_SERIALS] * max(len(indices) - 2, 0))
     if len(indices) not in (7, 8):
         return f"its name has {len(indices)} plate characters instead of 7 or 8"
     try:
-        text = "".join(table[int(index)] for table, index in zip(tables, indices, strict=True))
+        province, letter, *serials = map(int, indices)
+        text = _PROVINCES[province] + _LETTERS[letter] + "".join([_SERIALS[serial] for serial in serials])
     except (ValueError, IndexError):
         return f"its name has plate characters that no table holds: {fields[4]!r}"
-    bottom_right, bottom_left, top_left, top_right = ((corner[0], corner[1]) for corner in corners)
+    bottom_right, bottom_left, top_left, top_right = corners
     return Box(points=(top_left, top_right, bottom_right, bottom_left), text=text)
 
 
