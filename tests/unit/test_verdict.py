@@ -45,6 +45,14 @@ def test_a_broken_connection_alone_is_worth_waiting_for_its_cause():
     assert verdict.peer
 
 
+def test_who_was_silent_while_a_collective_lost_its_patience_is_why():
+    frozen = Report(workers=(worker(1, waiting=True, silent=31.0),))
+    verdict = decide(Report(outcome=BROKEN), frozen, peer_timeout=60.0)
+    assert "rank 1 (node 1), at 'compute' of step 10, has given no sign of life for 31 s" in verdict.problems[0]
+    assert not verdict.peer
+    assert decide(Report(workers=(worker(0),)), frozen, peer_timeout=60.0) is None
+
+
 def test_who_does_not_wait_when_the_others_gave_up_is_in_the_way():
     slow = worker(1, phase="data", step=9, since=31.0)
     verdict = decide(Report(outcome=BROKEN), Report(workers=(slow,)))

@@ -14,6 +14,7 @@ __all__ = ["Report", "WorkerReport", "judge"]
 # Phases in which a rank that keeps the others waiting is in the way; evaluation and checkpoints have limits of their own.
 _QUICK = frozenset({"data", "compute"})
 _START_SECONDS = 60.0  # loading libraries holds up every thread of a process
+_BROKEN_SECONDS = 10.0  # a collective gives up after 30: who was silent for so long meanwhile is why
 _HINT = "the log of that rank says more; run again to go on from the newest checkpoint"
 
 
@@ -132,8 +133,9 @@ def judge(
         if report.outcome is None
         for worker in report.workers
     ]
+    patience = min(peer_timeout, _BROKEN_SECONDS) if _is_broken(reports) else peer_timeout
     for node, worker in workers:
-        limit = max(peer_timeout, _START_SECONDS) if worker.phase == "start" else peer_timeout
+        limit = max(peer_timeout, _START_SECONDS) if worker.phase == "start" else patience
         if worker.silent > limit and worker.phase != "done":
             return _fault(node, worker, f"has given no sign of life for {worker.silent:.0f} s: it hangs or is stopped")
     return _slow(workers, reports, peer_timeout=peer_timeout)
@@ -147,7 +149,7 @@ def _slow(
     In a backward pass all ranks may wait for others, for it is there that gradients are reduced; who has computed less of
     it than those that stand still is the one they wait for.
     """
-    broken = any(report.outcome is not None and report.outcome.peer for report in reports.values())
+    broken = _is_broken(reports)
     everyone = [worker for report in reports.values() for worker in report.workers]
     stuck = everyone if broken else [w for _, w in workers if w.waiting and w.since > peer_timeout]
     front = max((worker.position for worker in stuck), default=None)
@@ -176,6 +178,11 @@ def _slow(
             values=report.outcome.values,
         )
     return None
+
+
+def _is_broken(reports: Mapping[int, Report]) -> bool:
+    """Whether a node has lost the connection to a peer."""
+    return any(report.outcome is not None and report.outcome.peer for report in reports.values())
 
 
 def _told(node: int, outcome: Outcome) -> Outcome:
