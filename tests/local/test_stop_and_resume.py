@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -83,14 +84,15 @@ def test_ctrl_c_stops_with_a_checkpoint_and_training_goes_on_from_there(short, o
     hold = held(25)
     process = start(short, hold)
     wait_for(lambda: steps_done(short) == 20, process)
+    folder = _folder_of_training(short)
     process.send_signal(signal.SIGINT)
-    _wait_until_a_stop_is_heard(short, process)
+    _wait_until_a_stop_is_heard(folder, process)
     hold.let_go()
     _, errors = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 75, errors
     assert "Traceback" not in errors
     stopped_at = steps_done(short)
-    assert 20 < stopped_at < 120
+    assert 20 <= stopped_at < 120
     done = ocrft("train", short.manifest, "--workspace", short.root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert short.result("train").details["resumedFromStep"] == stopped_at
@@ -116,8 +118,9 @@ def test_two_runs_on_one_workspace_do_not_mix(short, ocrft, held):
     second = ocrft("run", short.manifest, "--workspace", short.root)
     assert second.returncode == 73
     assert f"process {process.pid}" in second.stderr
+    folder = _folder_of_training(short)
     process.send_signal(signal.SIGTERM)
-    _wait_until_a_stop_is_heard(short, process)
+    _wait_until_a_stop_is_heard(folder, process)
     hold.let_go()
     process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 75
@@ -135,17 +138,31 @@ def test_nothing_outlives_a_killed_engine(short, held):
         time.sleep(0.1)
 
 
-def _wait_until_a_stop_is_heard(run: Run, process: subprocess.Popen[str]) -> None:
-    """Waits until the process that trains has looked for a request to stop after there was one."""
+def _folder_of_training(run: Run) -> Path:
+    """Where the process that trains leaves its signs of life."""
     [line] = [line for line in _processes_of(run).values() if "training.worker" in line]
     _, _, rest = line.partition("--folder ")
-    folder = Path(rest.split()[0])
-    wait_for((folder / STOP).exists, process)
+    return Path(rest.split()[0])
+
+
+def _wait_until_a_stop_is_heard(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until the process that trains has looked for a request to stop after there was one, or all is over."""
+    end = time.monotonic() + DEADLINE_SECONDS
+
+    def wait(condition: Callable[[], bool]) -> None:
+        while process.poll() is None and not condition():
+            assert time.monotonic() < end, "nobody hears it"
+            time.sleep(0.02)
+
+    def beat() -> float:
+        state = read_state(folder, 0)
+        return state.beat if state else math.inf
+
+    wait((folder / STOP).exists)
     # It looks after each sign of life: with the second one from now on it has looked.
     for _ in range(2):
-        state = read_state(folder, 0)
-        assert state is not None
-        wait_for(lambda before=state: read_state(folder, 0).beat > before.beat, process)
+        before = beat()
+        wait(lambda before=before: beat() > before)
 
 
 def _processes_of(run: Run) -> dict[int, str]:

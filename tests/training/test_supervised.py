@@ -26,9 +26,6 @@ from ports import reserved
 
 LONG = {"epochs": 200, "batchSize": 4, "checkpoint": {"everySteps": 5}, "evaluate": {"every": "50 epochs"}}
 
-# What rank 0 says when a collective gives up by itself, after 30 seconds: the node's supervisor has to be quicker.
-NO_PATIENCE = "Timed out waiting"
-
 
 @dataclass
 class Node:
@@ -175,9 +172,9 @@ def test_a_stopped_rank_is_named_on_every_node_within_the_deadline(cluster):
     assert [node.wait() for node in run.nodes] == [69, 69]
     for node in run.nodes:
         said = node.text.rpartition("error:")[2]
-        assert "rank 1 (node 1)" in said, node.text
-        assert "has given no sign of life" in said, node.text
-    assert NO_PATIENCE not in run.nodes[0].text
+        named = re.search(r"rank 1 \(node 1\), .* has given no sign of life for (\d+) s", said)
+        assert named, node.text
+        assert int(named[1]) < 28, "a collective gives up after 30 s by itself"
 
 
 def test_a_rank_that_hardly_runs_is_named_while_it_still_shows_signs_of_life(cluster):
@@ -185,7 +182,6 @@ def test_a_rank_that_hardly_runs_is_named_while_it_still_shows_signs_of_life(clu
     run.wait_for_step(5)
     with hardly_running(run.workers()[1]):
         assert [node.wait() for node in run.nodes] == [69, 69]
-    assert NO_PATIENCE not in run.nodes[0].text
     for node in run.nodes:
         said = node.text.rpartition("error:")[2]
         assert re.search(r"rank 1 \(node 1\), at '(data|compute)' of step", said), node.text
@@ -198,7 +194,6 @@ def test_a_rank_whose_data_does_not_come_is_named(cluster):
     [loading] = run.workers()[1].children()
     loading.suspend()
     assert [node.wait() for node in run.nodes] == [69, 69]
-    assert NO_PATIENCE not in run.nodes[0].text
     for node in run.nodes:
         said = node.text.rpartition("error:")[2]
         assert "rank 1 (node 1), at 'data' of step" in said, node.text
