@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -84,6 +85,14 @@ def test_a_folder_in_s3_is_copied_once(s3: Opener, data: Path) -> None:
     stamps = [opened.files.find(name).stamp for name in opened.files.names()]
     again = s3.open(source)
     assert [again.files.find(name).stamp for name in again.files.names()] == stamps
+
+
+def test_copying_is_told_byte_by_byte(s3: Opener, data: Path) -> None:
+    told: list[tuple[int, int]] = []
+    replace(s3, progress=lambda done, total: told.append((done, total))).open(Source(uri="s3://general/sets/lines"))
+    whole = sum(map(len, files_of(data).values()))
+    assert told[-1] == (whole, whole)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_an_archive_and_a_list_in_s3(s3: Opener, data: Path) -> None:
@@ -174,9 +183,12 @@ def google(tmp_path: Path, data: Path) -> Iterator[tuple[Opener, type[Google]]]:
 
 def test_a_folder_in_google_storage_is_copied_once(google: tuple[Opener, type[Google]], data: Path) -> None:
     opener, handler = google
+    told: list[tuple[int, int]] = []
+    opener = replace(opener, progress=lambda done, total: told.append((done, total)))
     opened = opener.open(Source(uri="gs://general/sets/lines"))
     assert {name: opened.files.read(opened.files.find(name)) for name in opened.files.names()} == files_of(data)
     assert len(handler.asked) == 5
+    assert told[-1] == (sum(map(len, files_of(data).values())),) * 2
     opener.open(Source(uri="gs://general/sets/lines"))
     assert len(handler.asked) == 5
     with pytest.raises(InputMissingError, match="gs://general/nothing"):
@@ -284,10 +296,12 @@ def oss_opener(tmp_path: Path, address: str, *, key: str = "mine\n") -> Opener:
 
 def test_a_folder_in_oss_is_copied_once(tmp_path: Path, alibaba: tuple[str, type[Alibaba]], data: Path) -> None:
     address, handler = alibaba
-    opener = oss_opener(tmp_path, address)
+    told: list[tuple[int, int]] = []
+    opener = replace(oss_opener(tmp_path, address), progress=lambda done, total: told.append((done, total)))
     opened = opener.open(Source(uri="oss://general/sets/lines"))
     assert {name: opened.files.read(opened.files.find(name)) for name in opened.files.names()} == files_of(data)
     assert sum(asked.startswith("GET") for asked in handler.asked) == 5
+    assert told[-1] == (sum(map(len, files_of(data).values())),) * 2
     opener.open(Source(uri="oss://general/sets/lines"))
     assert sum(asked.startswith("GET") for asked in handler.asked) == 5
     assert opener.open(Source(uri="oss://general/sets/lines/train.txt")).list_file == "train.txt"

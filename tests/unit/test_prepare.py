@@ -107,6 +107,24 @@ def test_a_data_set_is_hardly_larger_than_its_pictures_also_when_they_are_tiny(t
     assert stored + views < 1.2 * pictures
 
 
+def test_the_bar_moves_as_pictures_are_examined(tmp_path, monkeypatch):
+    good_data.lines(tmp_path / "one", count=200)
+    good_data.lines(tmp_path / "two", count=200)
+    told: list[tuple[float, str]] = []
+    original = Reporter.update
+
+    def update(self: Reporter, **fields: object) -> None:
+        original(self, **fields)
+        told.append((self.progress.percent, self.progress.message))
+
+    monkeypatch.setattr(Reporter, "update", update)
+    run(tmp_path, config_of([{"name": name, "uri": str(tmp_path / name)} for name in ("one", "two")]))
+    percents = [percent for percent, _ in told]
+    assert percents == sorted(percents)
+    assert len({percent for percent in percents if 0 < percent < prepare.READING}) >= 6
+    assert (prepare.READING, "400 pictures examined") in told
+
+
 def test_the_same_data_is_prepared_once_for_all_runs(tmp_path):
     good_data.lines(tmp_path / "data", count=20)
     first, one = run(tmp_path, config_of(tmp_path / "data", run="first"))

@@ -73,7 +73,9 @@ def test_a_download_that_broke_goes_on_and_is_not_made_again(tmp_path, served):
     folder, address, handler = served
     packed = good_data.zipped(good_data.lines(tmp_path / "data"), folder / "data.zip")
     source = Source(uri=f"{address}/data.zip")
-    opened = opener(tmp_path).open(source)
+    told: list[tuple[int, int]] = []
+    opened = opener(tmp_path, progress=lambda done, total: told.append((done, total))).open(source)
+    assert told[-1] == (packed.stat().st_size, packed.stat().st_size)
     assert "train.txt" in opened.files.names()
     ranges = [given for kind, _, given in handler.log if kind == "GET"]
     assert ranges == ["", f"bytes={packed.stat().st_size // 2}-"]
@@ -172,7 +174,12 @@ def test_a_copy_of_a_store_that_broke_goes_on(tmp_path, monkeypatch):
         opener(tmp_path).fetch("memory://bucket/many")
     first = set(fetched)
     fetched.clear()
-    monkeypatch.setattr(type(store), "get_file", lambda *given: fetched.append(given[1]) or get_file(*given))
+
+    def counts(self, name, target, **more):
+        fetched.append(name)
+        get_file(self, name, target, **more)
+
+    monkeypatch.setattr(type(store), "get_file", counts)
     folder = opener(tmp_path).fetch("memory://bucket/many")
     assert len(list(folder.iterdir())) == 600
     assert len(first) == 400
@@ -184,7 +191,7 @@ def test_a_file_that_comes_cut_off_is_not_taken(tmp_path, monkeypatch):
     store.store.clear()
     store.pipe("/bucket/one/a.txt", b"a.png\tword")
 
-    def cut_off(_, __, target):
+    def cut_off(_, __, target, **_more):
         with open(target, "wb") as file:  # noqa: PTH123
             file.write(b"a.p")
 

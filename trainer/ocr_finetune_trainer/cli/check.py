@@ -66,17 +66,26 @@ def _examine(
 ) -> tuple[Examination, dict[str, Any]]:
     from dataclasses import replace
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ocr_finetune_trainer.cli.output import err
     from ocr_finetune_trainer.data.preparation import examine
     from ocr_finetune_trainer.stages.prepare import settings_for, write_rejected, write_report
 
     folder.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task("pictures", total=None)
-        settings = settings_for(spec, workspace=workspace, progress=lambda count: bar.advance(task, count))
+        task = bar.add_task("reading the data", total=1.0)
+        settings = settings_for(
+            spec,
+            workspace=workspace,
+            progress=lambda share, what: bar.update(task, completed=share, description=what),
+        )
         found = examine(replace(settings, base=_base(spec, workspace)))
     write_rejected(folder / "rejected.jsonl", found.problems)
     return found, write_report(spec, found, folder=folder)

@@ -81,6 +81,16 @@ class Files(ABC):
             raise FileNotFoundError(f"{self.place(name)}: no such file")
         return decode_text(self.read(member))
 
+    def count(self, list_file: str = "") -> int:
+        """About how many labelled pictures there are: the lines of a list, or else all pictures."""
+        if not list_file:
+            return len(self.pictures())
+        member = self.find(list_file)
+        try:
+            return self.read(member).count(b"\n") if member is not None else 0
+        except OSError:
+            return 0  # reading it says so
+
     def place(self, name: str, line: int | None = None) -> str:
         """How a file is named in messages."""
         shown = name.encode("utf-8", "backslashreplace").decode()

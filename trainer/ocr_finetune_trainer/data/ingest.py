@@ -39,6 +39,7 @@ __all__ = ["Ingested", "ingest"]
 
 RECORDS_A_SHARD = 4096
 BYTES_A_SHARD = 128 << 20
+_TOLD_EVERY = 64  # records
 _VERSION = 4  # of what a shard holds for a given record; raise it when that changes
 _LEAST_DOUBLED_AREA = 2.0  # square pixels
 _ROUNDING = 2.0  # pixels that a box may reach beyond its picture without a word: tools round
@@ -119,8 +120,7 @@ def ingest(
     first = list(islice(runs, 2))
     if workers <= 1 or len(first) < 2:
         for run in chain(first, runs):
-            state.add(make(run.records))
-            done(len(run.records))
+            state.add(make(run.records, done=done))
     else:
         _in_parallel(make, chain(first, runs), workers=workers, state=state, done=done)
     return Ingested(shards=state.shards, problems=state.problems, records=state.records, reused=state.reused)
@@ -144,7 +144,7 @@ def _runs(found: Iterator[Record | Problem], state: _State) -> Iterator[_Run]:
 
 
 def _in_parallel(
-    make: Callable[[list[Record]], dict[str, Any]],
+    make: Callable[..., dict[str, Any]],
     runs: Iterator[_Run],
     *,
     workers: int,
@@ -196,18 +196,23 @@ def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
     return identity.hexdigest()[:32]
 
 
-def _shard(files: Files, records: list[Record], *, folder: Path, crop: bool) -> dict[str, Any]:
+def _shard(
+    files: Files, records: list[Record], *, folder: Path, crop: bool, done: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
     """Makes one shard, or finds it made; gives what is known of it as plain values, to travel between processes."""
     name = _key(files, records, crop=crop)
     made = _made(folder, name)
     if made is not None:
+        done(len(records))
         return {**made, "reused": 1}
     rows: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
     thumbnails: list[NDArray[np.uint8]] = []
     problems: list[Problem] = []
     extra = 0
-    for record in records:
+    for number, record in enumerate(records, start=1):
+        if number % _TOLD_EVERY == 0 or number == len(records):
+            done((number - 1) % _TOLD_EVERY + 1)
         try:
             parts = _samples(files, record, crop=crop, problems=problems)
         except PictureError as error:

@@ -75,6 +75,11 @@ class LmdbFiles(Files):
                         found.append(f"{database}/{key.decode()}")
         return found
 
+    def count(self, list_file: str = "") -> int:  # noqa: ARG002 - a database has no lists
+        """How many samples the databases say they have."""
+        counts = (self.value(database, COUNT) or b"0" for database in self.databases)
+        return sum(int(count) for count in counts if count.isdigit())
+
     def find(self, name: str) -> Member | None:
         """The picture of this key."""
         database, _, key = name.rpartition("/")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue, Part, collect
 from ocr_finetune_trainer.data.ingest import ingest
 from ocr_finetune_trainer.data.label_checks import check_labels, check_structures, clean, decide_dictionary
 from ocr_finetune_trainer.data.labels import Cleaner, Limits
+from ocr_finetune_trainer.data.reading_progress import ReadingProgress, Tell
 from ocr_finetune_trainer.data.records import Problem, Record
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
@@ -55,7 +56,7 @@ class Settings:
         wanted: A dictionary file of the user's own.
         limits: What a recognition model can be trained on; None for other kinds.
         workers: Processes that open pictures.
-        progress: Told how many records have been dealt with, as they are.
+        progress: Told how far reading is, and what is being done.
     """
 
     dataset: DatasetSpec
@@ -67,7 +68,7 @@ class Settings:
     wanted: Dictionary | None = None
     limits: Limits | None = None
     workers: int = 1
-    progress: Callable[[int], None] = lambda _: None
+    progress: Tell = lambda _share, _what: None
 
     @property
     def kind(self) -> Kind:
@@ -164,11 +165,18 @@ def examine(settings: Settings) -> Examination:
     """
     problems: list[Problem] = []
     plans = _plans(settings.dataset)
-    reports = [_read(settings, name, source, settings.kind, problems) for name, source, _ in plans]
-    drawn = _drawn(settings, sum(report.records for report in reports[: len(settings.dataset.train)]), problems)
+    count = len(plans) + len(settings.others) + (settings.dataset.synthetic is not None)
+    reading = ReadingProgress(settings.progress, sources=count)
+    settings = replace(settings, opener=replace(settings.opener, progress=reading.copy))
+    reports = [
+        _read(settings, name, source, settings.kind, problems=problems, reading=reading) for name, source, _ in plans
+    ]
+    real = sum(report.records for report in reports[: len(settings.dataset.train)])
+    drawn = _drawn(settings, real, problems, reading)
     if drawn is not None:
         plans.append((synthetic_lines.NAME, drawn, TRAIN))
-        reports.append(_read(settings, synthetic_lines.NAME, drawn, settings.kind, problems))
+        name = synthetic_lines.NAME
+        reports.append(_read(settings, name, drawn, settings.kind, problems=problems, reading=reading))
     parts = [
         Part(name=report.name, shards=report.shards, side=side)
         for report, (_, _, side) in zip(reports, plans, strict=True)
@@ -187,7 +195,7 @@ def examine(settings: Settings) -> Examination:
     if settings.kind is Kind.TABLE:
         check_structures(settings, found)
     for name, (source, kind) in settings.others.items():
-        _read_other(settings, name, source, kind, found)
+        _read_other(settings, name, source, kind, found=found, reading=reading)
     _judge(settings, found)
     return found
 
@@ -201,7 +209,7 @@ def _plans(dataset: DatasetSpec) -> list[tuple[str, Source, int]]:
     return plans
 
 
-def _drawn(settings: Settings, real: int, problems: list[Problem]) -> Source | None:
+def _drawn(settings: Settings, real: int, problems: list[Problem], reading: ReadingProgress) -> Source | None:
     """The source of drawn lines, if the manifest wants any."""
     wanted = settings.dataset.synthetic
     count = round(wanted.share * real) if wanted is not None else 0
@@ -219,6 +227,7 @@ def _drawn(settings: Settings, real: int, problems: list[Problem]) -> Source | N
             )
         )
         return None
+    reading.begin(synthetic_lines.NAME)
     try:
         recipe = synthetic_lines.Recipe(
             corpus=settings.opener.fetch(wanted.corpus),
@@ -226,7 +235,8 @@ def _drawn(settings: Settings, real: int, problems: list[Problem]) -> Source | N
             backgrounds=settings.opener.fetch(wanted.backgrounds) if wanted.backgrounds else None,
             count=count,
         )
-        return Source(uri=str(synthetic_lines.draw(recipe, cache=settings.cache)), format=SourceFormat.PPOCR)
+        folder = synthetic_lines.draw(recipe, cache=settings.cache, progress=reading.draw)
+        return Source(uri=str(folder), format=SourceFormat.PPOCR)
     except OCRFineTuneError as error:
         problems += [_of_error(what, error, synthetic_lines.NAME) for what in error.problems]
         return None
@@ -246,7 +256,11 @@ def _of_error(what: str, error: OCRFineTuneError, source: str) -> Problem:
     )
 
 
-def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: list[Problem]) -> SourceReport:
+def _read(
+    settings: Settings, name: str, source: Source, kind: Kind, *, problems: list[Problem], reading: ReadingProgress
+) -> SourceReport:
+    if name != synthetic_lines.NAME:  # begun when its lines were drawn
+        reading.begin(name)
     try:
         opened = settings.opener.open(source)
         prefix = (source.path_prefix.from_, source.path_prefix.to) if source.path_prefix else None
@@ -262,17 +276,20 @@ def _read(settings: Settings, name: str, source: Source, kind: Kind, problems: l
             recognised = formats.recognise(request)
         else:
             recognised = formats.Recognised(format=source.format, reason="the manifest says so")
+        reading.expect(opened.files.count(opened.list_file))
         result = ingest(
             opened.files,
             _named(formats.layout(recognised.format).read(request), name),
             folder=settings.cache / SHARDS,
             crop=kind in (Kind.RECOGNITION, Kind.ORIENTATION),
             workers=settings.workers,
-            done=settings.progress,
+            done=reading.examine,
         )
     except OCRFineTuneError as error:
         problems += [_of_error(what, error, name) for what in error.problems]
         return SourceReport(name=name, uri=source.uri)
+    finally:
+        reading.end()
     problems += [_with_source(problem, name) for problem in result.problems]
     if not result.records and not any(problem.fatal for problem in result.problems):
         problems.append(
@@ -385,8 +402,10 @@ def _count_unusable(found: Examination, fractions: Fractions) -> None:
         found.unusable["test" if place < test else "validation" if place < validation else "train"] += problem.samples
 
 
-def _read_other(settings: Settings, name: str, source: Source, kind: Kind, found: Examination) -> None:
-    report = _read(settings, name, source, kind, found.problems)
+def _read_other(
+    settings: Settings, name: str, source: Source, kind: Kind, *, found: Examination, reading: ReadingProgress
+) -> None:
+    report = _read(settings, name, source, kind, problems=found.problems, reading=reading)
     part = Part(name=name, shards=report.shards, side=TEST)
     catalogue = collect([part], folder=settings.cache / SHARDS, group_by="none")
     catalogue.side[:] = TEST

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def local_path(uri: str) -> Path | None:
     return Path(uri).expanduser()
 
 
-def _no_download(url: str, _target: Path) -> None:
+def _no_download(url: str, _target: Path, *, progress: Callable[[int, int], None] | None = None) -> None:  # noqa: ARG001
     raise InputMissingError(f"{url}: nothing here fetches such addresses")
 
 
@@ -83,13 +84,15 @@ class Opener:
 
     Attributes:
         cache: The workspace's cache; copies lie in its folder `downloads`. None refuses other addresses than paths.
-        download: Fetches an http(s) address into a file, going on with what is there.
+        download: Fetches an http(s) address into a file, going on with what is there, and tells `progress`.
+        progress: Told how many bytes of an address are here, and how many there are in all (0 if nobody says).
         credentials: Which secrets are for which addresses; the longest prefix wins.
         secrets: The folder that holds a folder for each secret.
     """
 
     cache: Path | None = None
-    download: Callable[[str, Path], None] = _no_download
+    download: Callable[..., None] = _no_download
+    progress: Callable[[int, int], None] = lambda _done, _total: None
     credentials: Sequence[CredentialSpec] = ()
     secrets: Path | None = None
 
@@ -162,7 +165,7 @@ class Opener:
         same = reachable and target.is_file() and known.get("identity") == identity.strip()
         if not same or known.get("size") != target.stat().st_size:
             target.unlink(missing_ok=True)
-            self.download(address, target)
+            self.download(address, target, progress=self.progress)
             known = {
                 "uri": address,
                 "identity": identity.strip(),
@@ -264,9 +267,15 @@ class Opener:
             if known.get(inside) == _identity(info) and (content / inside).is_file()
         }
 
+        counted = _Counted(
+            self.progress,
+            done=sum(wanted[inside][1].get("size") or 0 for inside in files),
+            total=sum(info.get("size") or 0 for _, info in wanted.values()),
+        )
+
         def copy(inside: str) -> None:
             name, info = wanted[inside]
-            _copy(system, name, content / inside, size=info.get("size"))
+            _copy(system, name, content / inside, size=info.get("size"), counted=counted)
             files[inside] = _identity(info)
 
         def write_down() -> None:
@@ -294,11 +303,43 @@ def _how_to_install(scheme: str) -> str:
     )
 
 
-def _copy(system: Any, name: str, target: Path, *, size: int | None) -> None:
+class _Counted:
+    """Counts the bytes that several threads copy."""
+
+    def __init__(self, tell: Callable[[int, int], None], *, done: int, total: int) -> None:
+        self._tell = tell
+        self._done = done
+        self._total = total
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            self._tell(self._done, self._total)
+
+    def of_file(self) -> Any:
+        """What fsspec tells about one file; not every store's package does before the end."""
+        from fsspec.callbacks import Callback
+
+        counted = self
+
+        class Told(Callback):  # type: ignore[misc]
+            before = 0
+
+            def call(self, hook_name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+                counted.add(self.value - self.before)
+                self.before = self.value
+
+        return Told()
+
+
+def _copy(system: Any, name: str, target: Path, *, size: int | None, counted: _Counted) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.part")
-    system.get_file(name, str(aside))
+    told = counted.of_file()
+    system.get_file(name, str(aside), callback=told)
     there = aside.stat().st_size
+    counted.add(there - told.before)
     if size is not None and there != size:
         aside.unlink()
         raise ConnectionError(f"{name} came with {there} of {size} bytes")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "Recipe", "draw"]
 
 NAME = "synthetic"
+_TOLD_EVERY = 100  # lines
 _VERSION = 1  # of what a recipe draws; raise it when that changes
 _FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc", ".otc"})
 _HEIGHTS = (32, 64)  # of the letters, in pixels
@@ -57,12 +58,13 @@ class Recipe:
     seed: int = 0
 
 
-def draw(recipe: Recipe, *, cache: Path) -> Path:
+def draw(recipe: Recipe, *, cache: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
     """Draws the lines of a recipe, or finds them drawn.
 
     Args:
         recipe: What to draw.
         cache: The workspace's cache.
+        progress: Told how many lines are drawn, and how many there will be.
 
     Returns:
         A folder in PaddleOCR's layout: `lines/` and `list.txt`.
@@ -84,7 +86,7 @@ def draw(recipe: Recipe, *, cache: Path) -> Path:
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         (aside / "lines").mkdir(parents=True)
-        _draw_all(recipe, texts, [_Font(path) for path in fonts], backgrounds, aside)
+        _draw_all(recipe, texts, [_Font(path) for path in fonts], backgrounds, folder=aside, progress=progress)
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
     finally:
@@ -93,12 +95,20 @@ def draw(recipe: Recipe, *, cache: Path) -> Path:
 
 
 def _draw_all(
-    recipe: Recipe, texts: Sequence[str], fonts: Sequence[_Font], backgrounds: Sequence[Path], folder: Path
+    recipe: Recipe,
+    texts: Sequence[str],
+    fonts: Sequence[_Font],
+    backgrounds: Sequence[Path],
+    *,
+    folder: Path,
+    progress: Callable[[int, int], None],
 ) -> None:
     paper = [_background(path) for path in backgrounds[:500]]
     rows = []
     missing: set[str] = set()
     for number in range(recipe.count):
+        if number % _TOLD_EVERY == 0:
+            progress(number, recipe.count)
         rng = generator(recipe.seed, 0, number)
         text = _piece(texts[int(rng.integers(len(texts)))], rng)
         able = [font for font in fonts if font.has_all(text)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from ocr_finetune_trainer.data import report_page
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue
 from ocr_finetune_trainer.data.fingerprint import fingerprint
 from ocr_finetune_trainer.data.preparation import SHARDS, SIDE_NAMES, Examination, Settings, examine
+from ocr_finetune_trainer.data.reading_progress import Tell
 from ocr_finetune_trainer.data.recognition_samples import limits_of
 from ocr_finetune_trainer.data.records import Problem, summary
 from ocr_finetune_trainer.data.sources import Opener
@@ -46,6 +47,7 @@ __all__ = ["choices_for", "is_current", "raise_errors", "run", "settings_for", "
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
+READING = 95.0  # percent of the stage, about
 END_TO_END = "end-to-end"
 OFFICIAL = "official://"
 WORKERS = "OCRFT_PREPARE_WORKERS"
@@ -66,12 +68,9 @@ def run(context: StageContext) -> StageOutcome:
     state = fingerprint(context.spec)
     weights, fitting, failure = _weights(context)
     context.reporter.activity(Activity.LOADING, "reading the data")
-    done = 0
 
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        context.reporter.update(step=done, message=f"{done} pictures examined")
+    def progress(share: float, what: str) -> None:
+        context.reporter.update(percent=round(READING * share, 1), message=what)
 
     try:
         settings = settings_for(context.spec, workspace=workspace, progress=progress)
@@ -80,6 +79,7 @@ def run(context: StageContext) -> StageOutcome:
     if weights is not None:
         settings = replace(settings, base=weights.dictionary)
     found = examine(settings)
+    context.reporter.update(percent=READING, message="writing the report and the sets")
     write_rejected(workspace.rejected, found.problems)
     write_report(context.spec, found, folder=workspace.data)
     try:
@@ -160,7 +160,7 @@ def _both(first: OCRFineTuneError | None, second: OCRFineTuneError) -> OCRFineTu
 
 
 def settings_for(
-    spec: OCRFineTuneSpec, *, workspace: Workspace, progress: Callable[[int], None] = lambda _: None
+    spec: OCRFineTuneSpec, *, workspace: Workspace, progress: Tell = lambda _share, _what: None
 ) -> Settings:
     """What is to be examined for a run; the dictionary of the weights is not in it yet.
 
