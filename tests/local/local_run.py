@@ -28,6 +28,11 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
+def serving_environment() -> dict[str, str]:
+    """For `paddleocr` by itself, which would ask the hubs of models in the network whether they are there."""
+    return environment() | {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True"}
+
+
 @dataclass(frozen=True)
 class Run:
     """A run of a test: its manifest and its files."""

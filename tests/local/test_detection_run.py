@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from local_run import serving_environment
 from sklearn.datasets import load_digits
 
 from ocr_finetune_api import results
@@ -105,6 +106,7 @@ def test_a_detector_learns_from_pages_and_is_served(pages: Path, tmp_path: Path,
         text=True,
         timeout=300,
         check=True,
+        env=serving_environment(),
     )
     found = json.loads(served.stdout.splitlines()[-1])
     assert sum(len(page) for page in found) >= 7

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from local_run import ROOT, Run
+from local_run import ROOT, Run, serving_environment
 from sklearn.datasets import load_digits
 
 from ocr_finetune_trainer.data.orientation_samples import can_be_told, turn
@@ -84,6 +84,7 @@ def said_by_both(run: Run, ocrft, *, name: str, folder) -> tuple[list[str], list
         text=True,
         timeout=300,
         check=True,
+        env=serving_environment(),
     )
     theirs = [json.loads(row) for row in served.stdout.splitlines() if row.startswith("{")]
     predicted = ocrft("predict", "--json", run.workspace.export / "paddle", *paths)

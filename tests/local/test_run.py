@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from local_run import serving_environment
 
 from ocr_finetune_trainer.data.store import DataSet
 
@@ -58,6 +59,7 @@ def test_paddleocr_reads_what_our_evaluation_read(finished, tmp_path):
         text=True,
         timeout=300,
         check=True,
+        env=serving_environment(),
     )
     read = json.loads(done.stdout.splitlines()[-1])
     done = subprocess.run(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from local_run import ROOT, Run
+from local_run import ROOT, Run, serving_environment
 
 from ocr_finetune_trainer.data.store import DataSet
 
@@ -71,6 +71,7 @@ def test_paddleocr_reads_the_same_tables_and_predict_gives_their_html(drawn, ocr
         text=True,
         timeout=300,
         check=True,
+        env=serving_environment(),
     )
     theirs = [json.loads(line) for line in served.stdout.splitlines() if line.startswith("{")]
     predicted = ocrft("predict", "--json", run.workspace.folder, *pictures, "--draw", tmp_path / "drawn")

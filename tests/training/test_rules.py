@@ -229,7 +229,7 @@ def test_a_sample_that_can_t_be_read_is_named(zygote, make_job):
 
 
 def test_a_data_worker_that_dies_is_named_with_its_sample(zygote, make_job):
-    job = make_job(epochs=500, workers=1, evaluate={"every": "100 epochs"})
+    job = make_job(epochs=5000, workers=1, evaluate={"every": "100 epochs"})
     started = zygote.start(job)
     wait_for(lambda: started.step() >= 3, what=started.text)
     [worker] = psutil.Process(started.pids[0]).children()
@@ -241,7 +241,7 @@ def test_a_data_worker_that_dies_is_named_with_its_sample(zygote, make_job):
 
 
 def test_checkpoints_are_written_by_the_clock_too(zygote, make_job):
-    job = make_job(epochs=500, checkpoint={"every": "1s", "keepLast": 9}, evaluate={"every": "500 epochs"})
+    job = make_job(epochs=5000, checkpoint={"every": "1s", "keepLast": 9}, evaluate={"every": "5000 epochs"})
     started = zygote.start(job)
     wait_for(lambda: len([item for item in job.checkpoints() if item.step > 0]) >= 2, what=started.text)
     started.kill()

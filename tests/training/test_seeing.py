@@ -43,7 +43,7 @@ def test_metrics_progress_events_and_curves(zygote, make_job):
 
 
 def test_prometheus_sees_each_part_of_a_step(zygote, make_job):
-    job = make_job(epochs=500, evaluate={"every": "5 epochs"})
+    job = make_job(epochs=5000, evaluate={"every": "5 epochs"})
     started = zygote.start(job)
     rank = ("rank", "0")
     values = wait_for(
@@ -88,7 +88,7 @@ def press_the_button(started):
 
 @pytest.mark.parametrize("ask", [lambda started: started.kill(number=signal.SIGUSR1), press_the_button])
 def test_a_profile_is_written_when_asked_for(zygote, make_job, ask):
-    job = make_job(epochs=500, evaluate={"every": "50 epochs"})
+    job = make_job(epochs=5000, evaluate={"every": "50 epochs"})
     started = zygote.start(job)
     wait_for(lambda: started.step() > 3)
     ask(started)

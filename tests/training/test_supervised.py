@@ -24,7 +24,7 @@ from ocr_finetune_api.results import StageResult
 from ocr_finetune_trainer.training.pulse import read_state
 from ports import reserved
 
-LONG = {"epochs": 200, "batchSize": 4, "checkpoint": {"everySteps": 5}, "evaluate": {"every": "50 epochs"}}
+LONG = {"epochs": 2000, "batchSize": 4, "checkpoint": {"everySteps": 5}, "evaluate": {"every": "50 epochs"}}
 
 
 @dataclass

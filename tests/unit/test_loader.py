@@ -135,8 +135,8 @@ def test_a_dead_worker_is_named_with_its_sample(dataset):
 
 def test_a_hung_worker_is_named_with_its_sample(dataset):
     with (
-        Loader(dataset, order(), Hangs(), workers=1, stall_timeout=2.0) as loader,
-        pytest.raises(OCRFineTuneError, match=r"no batch for 2 s; it is at sample 3"),
+        Loader(dataset, order(), Hangs(), workers=1, stall_timeout=4.0) as loader,
+        pytest.raises(OCRFineTuneError, match=r"no batch for 4 s; it is at sample 3"),
     ):
         exhaust(loader)
 
