@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 _NODES = 4
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_proxy() -> Iterator[None]:
+    """What is on this machine is asked without a proxy, which builds of the programs may need."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("NO_PROXY", "no_proxy"):
+            given = [os.environ[name]] if os.environ.get(name) else []
+            environment.setenv(name, ",".join([*given, "localhost", "127.0.0.0/8"]))
+        yield
+
+
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A started control plane with four ready nodes, one a test session."""

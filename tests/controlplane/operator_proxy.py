@@ -28,8 +28,8 @@ class Proxy:
         refuse_every: Every so many requests get 429 instead of an answer; 0 for none.
         cut_watches_after: Seconds after which each watch is cut.
         held: Lists and watches have to wait, before they begin, whose address holds one of these.
-        kept_back: Lists whose address holds one of these get their answers only when this has been emptied.
-        keeps: Addresses whose answers are kept back now.
+        kept_back: Requests with one of these in what `on_call` gets are answered only when this has been emptied.
+        keeps: Those whose answers were kept back.
         late: Seconds by which what watches bring is late, at most; each event comes by itself.
         twice: Whether it comes twice.
         answers: Documents that are given for a path instead of the API server's own.
@@ -106,7 +106,7 @@ class Proxy:
                             await self._pass_on(streamed, line)
                 return streamed
             data = await answer.read()
-            if lists and any(part in call for part in self.kept_back):
+            if any(part in call for part in self.kept_back):
                 self.keeps.append(call)
                 while self.kept_back:  # noqa: ASYNC110 - another thread lets go
                     await asyncio.sleep(0.05)

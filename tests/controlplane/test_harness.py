@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.server
 import threading
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 from kube_testing.client import ApiError, Manifest, condition
 from kube_testing.processes import DEADLINE, wait_for
 
@@ -156,8 +156,7 @@ def test_a_test_can_serve_at_a_pods_address_and_set_its_log(
     with http.server.HTTPServer((pod["status"]["podIP"], 0), Progress) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://{pod['status']['podIP']}:{server.server_port}"
-        with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
-            assert answer.read() == b"step 7"
+        assert requests.get(address, timeout=DEADLINE).content == b"step 7"
         server.shutdown()
 
     pods.log("first\nlast words")

@@ -242,14 +242,13 @@ def test_a_claim_that_kubernetes_refuses_is_told(operator: Operator, world: Worl
     said = world.condition("Accepted", "False")
     assert said["reason"] in ("StorageClassMissing", "Refused")
     world.condition("Accepted", name="quota")
-    limit = {
+    limit: Manifest = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "storage", "namespace": world.namespace},
         "spec": {"hard": {"requests.storage": "6Gi"}},
     }
-    world.kube.create(limit)
-    world.kube.wait("ResourceQuota", "storage", world.namespace, lambda one: one.get("status", {}).get("used"))
+    _limit(world, limit)
     large: Manifest = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -261,6 +260,27 @@ def test_a_claim_that_kubernetes_refuses_is_told(operator: Operator, world: Worl
     said = world.condition("Accepted", "False", "greedy")
     assert said["reason"] == "Forbidden"
     assert "exceeded quota" in said["message"]
+    # Nor are Jobs allowed any more.
+    limit["metadata"]["name"], limit["spec"] = "jobs", {"hard": {"count/jobs.batch": "0"}}
+    _limit(world, limit)
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "one", "namespace": world.namespace},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}}},
+    }
+    wait_for(lambda: world.kube.would_create(job) == requests.codes.forbidden, describe="the quota of Jobs to hold")
+    world.create("jobless")
+    said = world.condition("Accepted", "False", "jobless")
+    assert said["reason"] == "Forbidden"
+    assert "exceeded quota: jobs" in said["message"]
+
+
+def _limit(world: World, quota: Manifest) -> None:
+    """Makes a quota and waits until what is used of it is known; whether it holds yet is another question."""
+    world.kube.create(quota)
+    name = quota["metadata"]["name"]
+    world.kube.wait("ResourceQuota", name, world.namespace, lambda one: one.get("status", {}).get("used"))
 
 
 def test_what_gets_past_the_schema_is_unparseable_and_harmless(operator: Operator, world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import requests
+from kube_testing.client import condition
 from kube_testing.control_plane import ControlPlane
 from kube_testing.processes import wait_for
 from operator_proxy import proxied
@@ -69,7 +70,7 @@ def test_a_list_that_is_late_takes_nothing_back(
         world.create()
         world.running("plates-prepare-1")
         operator.process.kill()
-        proxy.kept_back = ("/jobs",)
+        proxy.kept_back = ("/jobs?limit=",)
         operator.process.start()
         wait_for(lambda: proxy.keeps, describe="the list of Jobs", timeout=PATIENCE)
         succeeds(world.pods, Stage.PREPARE)
@@ -81,6 +82,52 @@ def test_a_list_that_is_late_takes_nothing_back(
         status = world.wait_phase("Succeeded")
         assert world.jobs() == [f"plates-{stage.value}-1" for stage in STAGES]
         assert (status["restarts"], status["disruptions"]) == (0, 0)
+
+
+def test_a_job_that_was_made_may_start_before_the_operator_hears_that_it_is_made(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    with proxied(plane, installed, world.namespace) as (proxy, _):
+        proxy.kept_back = ("/jobs plates-prepare-1",)
+        world.create(pods={"nodeSelector": {"own": "nowhere"}})
+        world.kube.wait("Job", "plates-prepare-1", world.namespace, lambda job: job["status"].get("startTime"))
+        wait_for(
+            lambda: [pod for pod in world.kube.list("Pod", world.namespace) if condition(pod, "PodScheduled", "False")],
+            describe="a pod without a node",
+            timeout=PATIENCE,
+        )
+        proxy.kept_back = ()
+        # Nothing happens any more that a watch could tell.
+        world.wait(lambda s: any(c["reason"] == "Unschedulable" for c in s["conditions"]))
+
+
+def test_a_run_that_was_made_again_is_not_taken_for_the_one_that_is_gone(
+    plane: ControlPlane, installed: Path, world: World, alone: None
+) -> None:
+    """The answer that there is no such run comes after the watch has told that there is one again."""
+    with proxied(plane, installed, world.namespace) as (proxy, operator):
+        world.create()
+        world.running("plates-prepare-1")
+        look = f"GET /apis/ocrfinetune.dev/v1alpha1/namespaces/{world.namespace}/ocrfinetunes/plates"
+
+        def disappears(call: str, done: bool) -> None:
+            if call == look and not done:
+                world.kube.delete("OCRFineTune", "plates", world.namespace)
+
+        proxy.on_call, proxy.kept_back = disappears, (look,)
+        world.patch({"policy": {"suspend": True}})
+        wait_for(lambda: look in proxy.keeps, describe="a look at the run", timeout=PATIENCE)
+        proxy.on_call = lambda _call, _done: None
+        again = world.create()
+        operator.wait_metric('ocrfinetune_runs{phase="Pending"}', 1)
+        proxy.kept_back = ()
+        made = world.kube.wait(
+            "Job",
+            "plates-prepare-1",
+            world.namespace,
+            lambda job: job["metadata"]["ownerReferences"][0]["uid"] == again["metadata"]["uid"],
+        )
+        assert made["metadata"]["ownerReferences"][0]["kind"] == "OCRFineTune"
 
 
 def test_an_api_server_that_has_no_time_for_the_operator(plane: ControlPlane, operator: Operator, world: World) -> None:

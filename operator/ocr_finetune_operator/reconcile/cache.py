@@ -41,8 +41,7 @@ class Cache:
         known = self.runs.get(key)
         if gone:
             self._bury(metadata)
-            if known is None or known.uid == metadata["uid"]:
-                self.drop(key)
+            self.drop(key, uid=metadata["uid"])
             return key
         if self._is_old(metadata, known):
             return key
@@ -109,8 +108,10 @@ class Cache:
         """Forgets a Job of which the API server says that it does not exist."""
         self._jobs.get(key, {}).pop(name, None)
 
-    def drop(self, key: RunKey) -> None:
-        """Forgets a run and its children."""
+    def drop(self, key: RunKey, *, uid: str) -> None:
+        """Forgets a run and its children; another one that has its name by now stays."""
+        if key in self.runs and self.runs[key].uid != uid:
+            return
         self.runs.pop(key, None)
         self._pods.pop(key, None)
 
@@ -150,8 +151,7 @@ class Cache:
     def end_relist(self, relist: Relist) -> None:
         """Drops what was known when the lists began and was not in them."""
         for key, uid in relist.runs.items():
-            if key in self.runs and self.runs[key].uid == uid:
-                self.drop(key)
+            self.drop(key, uid=uid)
         for key, known in list(self._jobs.items()):
             self._jobs[key] = {name: job for name, job in known.items() if (key, job.uid) not in relist.jobs}
         for key, seen in list(self._pods.items()):

@@ -240,6 +240,8 @@ async def _dry_run(client: Client, observation: Observation, spec: OCRFineTuneSp
         await client.create(manifest, dry_run=True)
     except ConflictError:
         return []  # somebody has a Job of this name; it is no business of ours
+    except ForbiddenError as error:
+        return [Problem(reason="Forbidden", message=f"pods: {error.message[:600]}")]
     except InvalidError as error:
         message = f"pods: Kubernetes refuses such pods: {error.message[:600]}"
         return [Problem(reason="InvalidPods", message=message)]

@@ -51,6 +51,7 @@ _FINAL = (Phase.SUCCEEDED, Phase.FAILED)
 class Memory:
     """What is remembered of a run between two looks. Nothing depends on it: all of it may be lost."""
 
+    uid: str
     progress: Pulled | None = None
     written_at: float = 0.0
     blocked: Problem | None = None
@@ -101,7 +102,9 @@ class Reconciler:
             self._memory.pop(key, None)
             self._metrics.hide(key)
             return None
-        memory = self._memory.setdefault(key, Memory(repaired_at=self._clock()))
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != run.uid:
+            memory = self._memory[key] = Memory(uid=run.uid, repaired_at=self._clock())
         await self._pull(key, run, memory)
         facts = self._facts(run, memory)
         decision, facts = await self._decide(key, run, facts)
@@ -134,7 +137,7 @@ class Reconciler:
         manifest = await self._client.get("OCRFineTune", key[1], key[0])
         if manifest is None or manifest["metadata"]["uid"] != known.uid:
             if manifest is None:
-                self._cache.drop(key)
+                self._cache.drop(key, uid=known.uid)
             else:
                 self._cache.see_run(manifest)
             return None

@@ -263,14 +263,20 @@ class Kube:
         params: dict[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> requests.Response:
-        response = self._session.request(
-            method,
-            f"{self._url}/{path}",
-            params={key: value for key, value in (params or {}).items() if value != ""},
-            data=None if body is None else json.dumps(body),
-            headers={"Content-Type": content_type},
-            timeout=30,
-        )
+        def send() -> tuple[requests.Response] | None:
+            answer = self._session.request(
+                method,
+                f"{self._url}/{path}",
+                params={key: value for key, value in (params or {}).items() if value != ""},
+                data=None if body is None else json.dumps(body),
+                headers={"Content-Type": content_type},
+                timeout=30,
+            )
+            # It has not begun with the request, as its caches are filled anew, and asks to come again.
+            busy = answer.status_code == requests.codes.too_many_requests and "Retry-After" in answer.headers
+            return None if busy else (answer,)
+
+        (response,) = wait_for(send, describe=f"the API server to have time for {method} {path}")
         if not response.ok:
             raise ApiError(response)
         return response
