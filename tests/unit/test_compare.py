@@ -35,7 +35,7 @@ def evaluated(root, name, *, spec, weights=None):
 def folders(tmp_path_factory):
     """Two runs on the same test set; the second has forgotten a class."""
     root = tmp_path_factory.mktemp("workspace")
-    weights = {name: array.copy() for name, array in trained_weights(100).items()}
+    weights = {name: array.copy() for name, array in trained_weights(200).items()}
     weights["head.fc.bias"][4] -= 100
     first = evaluated(root, "first", spec=spec_of())
     second = evaluated(root, "second", spec=spec_of(training={"epochs": 7}), weights=weights)
@@ -51,7 +51,7 @@ def test_runs_differ_where_one_has_forgotten_a_class(folders):
     assert comparison.settings == {"training.epochs": {folders[0].name: "auto", folders[1].name: "7"}}
     assert threes <= {item.index for item in comparison.disagreements}
     assert comparison.differences[folders[1].name].high < 0
-    assert comparison.table("figures")["training step"] == {folders[0].name: 100, folders[1].name: 5}
+    assert comparison.table("figures")["training step"] == {folders[0].name: 200, folders[1].name: 5}
 
 
 def test_what_one_run_alone_gets_right_comes_first(folders):
@@ -78,10 +78,10 @@ def test_the_command_line_prints_a_table_json_and_a_page(folders, tmp_path):
 
 @pytest.fixture(scope="module")
 def detectors(tmp_path_factory):
-    """Two detection runs on the same pages; the second sees less."""
+    """Two detection runs on the same pages; the second sees nothing, on whatever CPU it was trained."""
     root = tmp_path_factory.mktemp("detectors")
     made = []
-    for name, less in (("keen", 0.0), ("dull", 1.5)):
+    for name, less in (("keen", 0.0), ("dull", 100.0)):
         workspace = make_detection_run(root, name=name)
         weights = {
             key: value - less if key == "head.binarize.conv3.bias" else value

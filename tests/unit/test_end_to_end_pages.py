@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -26,6 +27,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always tra
 PAGES = pages(3, seed=4)
 
 
+def make_talkative(workspace):
+    """Makes a recogniser read something on every line, whatever its training came to: never nothing."""
+    weights = checkpoint.load_best(workspace).weights()
+    bias = weights["head.fc.bias"].copy()
+    bias[0] -= 100.0
+    shutil.rmtree(workspace.checkpoints)
+    checkpoint.save(workspace.checkpoints, checkpoint.Manifest(step=1), {"model": weights | {"head.fc.bias": bias}})
+
+
 def detection_context(root, **changes):
     return context_for(root, Stage.EVALUATE, spec=detection_spec(**changes), name="bars")
 
@@ -34,7 +44,7 @@ def detection_context(root, **changes):
 def root(tmp_path_factory):
     """A workspace with two runs."""
     folder = tmp_path_factory.mktemp("workspace")
-    make_run(folder)
+    make_talkative(make_run(folder))
     make_detection_run(folder)
     for context in (context_for(folder, Stage.EVALUATE, spec=spec_of()), detection_context(folder)):
         context.workspace.run_config.write_text(context.config.to_yaml())

@@ -27,7 +27,7 @@ GEOMETRY = recognition_geometry(MODEL)
 
 @pytest.fixture(scope="module")
 def float_model(tmp_path_factory):
-    subject = build_subject(MODEL, trained_weights(100), kind=Kind.RECOGNITION, dictionary=DICTIONARY, note="")
+    subject = build_subject(MODEL, trained_weights(200), kind=Kind.RECOGNITION, dictionary=DICTIONARY, note="")
     exporter = Exporter(
         subject=subject,
         folder=tmp_path_factory.mktemp("model"),

@@ -86,7 +86,9 @@ def fit_detector(samples: list[Page], *, steps: int, batch_size: int = 2) -> dic
     geometry = detection_geometry(MODEL)
     model = models.build(MODEL)
     loss = losses.build(MODEL)
-    optimizer = paddle.optimizer.Adam(3e-3, parameters=model.parameters())
+    # A rate that goes down to nothing: where it ends must not depend on how this machine's CPU rounds.
+    rate = paddle.optimizer.lr.CosineAnnealingDecay(3e-3, steps)
+    optimizer = paddle.optimizer.Adam(rate, parameters=model.parameters())
     rng = np.random.default_rng(0)
     for _ in range(steps):
         chosen = [samples[i] for i in rng.choice(len(samples), batch_size)]
@@ -102,6 +104,7 @@ def fit_detector(samples: list[Page], *, steps: int, batch_size: int = 2) -> dic
         loss(models.train_forward(model, x, batch), batch)["loss"].backward()
         optimizer.step()
         optimizer.clear_grad()
+        rate.step()
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
@@ -111,7 +114,7 @@ def trained_detector_weights(steps: int) -> dict[str, np.ndarray]:
     return fit_detector(pages(40), steps=steps)
 
 
-def make_detection_run(root: Path, *, steps: int = 40, name: str = "bars") -> Workspace:
+def make_detection_run(root: Path, *, steps: int = 100, name: str = "bars") -> Workspace:
     """Leaves what prepare and train leave: sets and one checkpoint."""
     from ocr_finetune_trainer.training import checkpoint
 

@@ -96,7 +96,9 @@ def fit(samples: list[tuple[np.ndarray, str]], *, steps: int) -> dict[str, np.nd
     geometry = recognition_geometry(MODEL)
     model = models.build(MODEL, characters=DICTIONARY.size, guided=False)
     loss = losses.build(MODEL, guided=False)
-    optimizer = paddle.optimizer.Adam(5e-3, parameters=model.parameters())
+    # A rate that goes down to nothing: where it ends must not depend on how this machine's CPU rounds.
+    rate = paddle.optimizer.lr.CosineAnnealingDecay(3e-3, steps)
+    optimizer = paddle.optimizer.Adam(rate, parameters=model.parameters())
     rng = np.random.default_rng(0)
     for _ in range(steps):
         chosen = [samples[i] for i in rng.choice(len(samples), 16)]
@@ -106,6 +108,7 @@ def fit(samples: list[tuple[np.ndarray, str]], *, steps: int) -> dict[str, np.nd
         loss(models.train_forward(model, x, batch), batch)["loss"].backward()
         optimizer.step()
         optimizer.clear_grad()
+        rate.step()
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
@@ -115,7 +118,7 @@ def trained_weights(steps: int) -> dict[str, np.ndarray]:
     return fit(digits(600), steps=steps)
 
 
-def make_run(root: Path, *, steps: int = 100, name: str = "digits") -> Workspace:
+def make_run(root: Path, *, steps: int = 200, name: str = "digits") -> Workspace:
     """Leaves what prepare and train leave: sets, dictionary, one checkpoint."""
     from ocr_finetune_trainer.training import checkpoint
 
