@@ -76,7 +76,7 @@ lock: .venv/bin/uv ## Locks the newest versions that pyproject.toml allows
 	@$(LOCK) --extra operator -o requirements/operator.txt
 	@$(LOCK) --extra trainer --extra storage -o requirements/trainer.txt
 	@$(LOCK) --extra trainer --extra demo -o requirements/demo.txt
-	@$(LOCK) --extra operator --extra trainer --extra storage --extra oss --extra demo --group dev -o requirements/dev.txt
+	@$(LOCK) --extra operator --extra trainer --extra storage --extra demo --group dev -o requirements/dev.txt
 
 clean: ## Removes what these commands made, but for .cache/
 	rm -rf .venv build dist *.egg-info examples/digits/data examples/digits/workspace

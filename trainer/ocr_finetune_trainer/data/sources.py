@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError, StorageError
+from ocr_finetune_trainer.data import oss
 from ocr_finetune_trainer.data.compressed import is_compressed, unpack
 from ocr_finetune_trainer.data.files import Files, open_files
 from ocr_finetune_trainer.data.store import replace_file
@@ -27,7 +28,7 @@ from ocr_finetune_trainer.data.store import replace_file
 if TYPE_CHECKING:
     from ocr_finetune_api.spec import CredentialSpec, Source
 
-__all__ = ["CLAIMS", "Opened", "Opener", "local_path"]
+__all__ = ["CLAIMS", "Opened", "Opener", "local_path", "open_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 CLAIMS = Path("/claims")
 DOWNLOADS = "downloads"
 _OBJECT_STORES = ("s3", "gs", "gcs", "oss")
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "oss": "ossfs"}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "oss": "s3fs"}
 _THREADS = 8
 _NOTED_EVERY = 256  # files copied between two notes of what is there
 # Keys of a credentials secret, as the file systems' own tools name them, and the options of fsspec they stand for.
@@ -43,8 +44,6 @@ _SECRET_KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_SESSION_TOKEN": "token",
-    "OSS_ACCESS_KEY_ID": "key",
-    "OSS_ACCESS_KEY_SECRET": "secret",
 }
 _GOOGLE_KEYS = ("key.json", "credentials.json", "GOOGLE_APPLICATION_CREDENTIALS")
 
@@ -72,6 +71,27 @@ def local_path(uri: str) -> Path | None:
     if len(parts.scheme) > 1 and "://" in uri:
         return None
     return Path(uri).expanduser()
+
+
+def open_store(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Opens the file system of an address.
+
+    Args:
+        uri: A path or an address of any kind that fsspec knows.
+        options: What `Opener.options` gives for it.
+
+    Returns:
+        The file system of fsspec, and the path in it.
+
+    Raises:
+        ValueError: There is no such kind of address.
+        ImportError: The package for it is not installed.
+    """
+    import fsspec
+
+    address = f"s3://{uri.removeprefix('oss://')}" if uri.startswith("oss://") else uri
+    system, root = fsspec.core.url_to_fs(address, **options)
+    return system, str(root)
 
 
 def _no_download(url: str, _target: Path, *, progress: Callable[[int, int], None] | None = None) -> None:  # noqa: ARG001
@@ -178,16 +198,9 @@ class Opener:
         return target
 
     def _from_store(self, uri: str, scheme: str) -> Path:
-        import fsspec
-
         options = self._options(uri, scheme)
-        if scheme == "oss" and not options.get("endpoint") and not os.environ.get("OSS_ENDPOINT"):
-            raise ConfigurationError(
-                f"{uri}: an oss:// address does not say in which region its bucket is",
-                hint="give spec.credentials with this prefix and an endpoint such as https://oss-cn-hangzhou.aliyuncs.com",
-            )
         try:
-            system, root = fsspec.core.url_to_fs(uri, **options)
+            system, root = open_store(uri, options)
         except ValueError as error:
             raise ConfigurationError(
                 f"{uri}: addresses that begin with {scheme}:// can't be read ({error})",
@@ -196,7 +209,7 @@ class Opener:
         except ImportError as error:
             raise ConfigurationError(
                 f"{uri}: reading {scheme}:// needs the package {_PACKAGES.get(scheme, scheme)}",
-                hint=_how_to_install(scheme),
+                hint=f"pip install {_PACKAGES.get(scheme, scheme)}",
             ) from error
         try:
             return self._mirror(system, root, uri)
@@ -209,13 +222,14 @@ class Opener:
                 f"{uri}: access is refused ({error})", hint="give spec.credentials with this prefix and a secret"
             ) from error
         except OSError as error:
-            if error.errno is not None:  # of this machine's disk, not of the store
+            said = _refusal(error)
+            if error.errno is not None and not said:  # of this machine's disk, or a store that fails
                 raise StorageError(f"{uri}: can't be copied here: {error.strerror}") from error
-            raise InputMissingError(f"{uri}: can't be read ({error})") from error
+            raise InputMissingError(f"{uri}: can't be read ({said or error})") from error
         except Exception as error:  # each store has exceptions of its own, for credentials most of all
             raise InputMissingError(
                 f"{uri}: can't be read ({type(error).__name__}: {error})",
-                hint="give spec.credentials with this prefix and a secret, or the environment the store's tools read",
+                hint="give spec.credentials with this prefix, an endpoint and a secret, or the environment its tools read",
             ) from error
 
     def options(self, uri: str) -> dict[str, Any]:
@@ -229,20 +243,33 @@ class Opener:
         # gcsfs asks for a bucket's kind over gRPC, and waits a minute where only HTTP gets through; files need none of it.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         fitting = [given for given in self.credentials if uri.startswith(given.prefix)]
-        if not fitting:
+        given = max(fitting, key=lambda one: len(one.prefix), default=None)
+        folder = self.secrets / given.secret_name if given is not None and self.secrets is not None else None
+        if folder is not None and not folder.is_dir():
+            folder = None
+        if scheme == "oss":
+            keys: Mapping[str, str] = os.environ if folder is None else _texts(folder, oss.SECRET_KEYS)
+            if folder is not None and not keys:
+                raise ConfigurationError(
+                    f"{uri}: its secret {folder.name} has no OSS_ACCESS_KEY_ID",
+                    hint=f"keys: {', '.join(oss.SECRET_KEYS)}",
+                )
+            return oss.s3_options(
+                uri,
+                keys=keys,
+                endpoint=(given.endpoint if given is not None else "") or os.environ.get("OSS_ENDPOINT", ""),
+                region=given.region if given is not None else "",
+            )
+        if given is None:
             return {}
-        given = max(fitting, key=lambda one: len(one.prefix))
         options: dict[str, Any] = {}
-        folder = self.secrets / given.secret_name if self.secrets is not None else None
-        if folder is not None and folder.is_dir():
-            for name, option in _SECRET_KEYS.items():
-                if (folder / name).is_file():
-                    options[option] = (folder / name).read_text(encoding="utf-8").strip()
+        if folder is not None:
+            options.update({_SECRET_KEYS[name]: text for name, text in _texts(folder, _SECRET_KEYS).items()})
             google = next((folder / name for name in _GOOGLE_KEYS if (folder / name).is_file()), None)
             if google is not None and scheme in ("gs", "gcs"):
                 options["token"] = str(google)
         if given.endpoint:
-            options["endpoint" if scheme == "oss" else "endpoint_url"] = given.endpoint
+            options["endpoint_url"] = given.endpoint
         if given.region and scheme == "s3":
             options["client_kwargs"] = {"region_name": given.region}
         return options
@@ -294,15 +321,6 @@ class Opener:
         return content / next(iter(wanted)) if system.isfile(root) else content
 
 
-def _how_to_install(scheme: str) -> str:
-    if scheme != "oss":
-        return f"pip install {_PACKAGES.get(scheme, scheme)}"
-    return (
-        "pip install 'ocr-finetune[oss]'; the image does not bring it: "
-        "name one in pods.image that has it, or copy the data to a claim"
-    )
-
-
 class _Counted:
     """Counts the bytes that several threads copy."""
 
@@ -344,6 +362,20 @@ def _copy(system: Any, name: str, target: Path, *, size: int | None, counted: _C
         aside.unlink()
         raise ConnectionError(f"{name} came with {there} of {size} bytes")
     aside.replace(target)
+
+
+def _texts(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The contents of those files of a secret that are there, without the line's end that editors add."""
+    return {name: (folder / name).read_text(encoding="utf-8").strip() for name in names if (folder / name).is_file()}
+
+
+def _refusal(error: OSError) -> str:
+    """What a store said no with, or nothing; s3fs gives most of such answers a number of an error of the disk."""
+    answer = getattr(error.__cause__ or error.__context__, "response", None)
+    if not isinstance(answer, dict) or not 400 <= answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
+        return ""
+    said = answer.get("Error", {})
+    return f"{said.get('Code')}: {said.get('Message')}"
 
 
 def _identity(info: dict[str, Any]) -> str:

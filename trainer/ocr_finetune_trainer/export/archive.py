@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ocr_finetune_api.exit_codes import ConfigurationError, OCRFineTuneError, OutputError, StorageError
+from ocr_finetune_trainer.data.sources import open_store
 
 __all__ = ["CHECKSUMS", "checksums", "pack", "push", "with_retries"]
 
@@ -102,10 +103,8 @@ def push(
         OutputError: The destination can't be written.
         StorageError: It failed again and again.
     """
-    import fsspec
-
     try:
-        system, root = fsspec.core.url_to_fs(destination, **(options or {}))
+        system, root = open_store(destination, options or {})
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
             f"export.destination: {destination}: {error}",
@@ -115,7 +114,7 @@ def push(
     for file in files:
         target = f"{root.rstrip('/')}/{file.name}"
         with_retries(functools.partial(_copy, system, file, target), destination, sleep=sleep)
-        addresses.append(system.unstrip_protocol(target) if urlsplit(destination).scheme else target)
+        addresses.append(f"{destination.rstrip('/')}/{file.name}" if urlsplit(destination).scheme else target)
     return addresses
 
 
