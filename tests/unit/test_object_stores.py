@@ -483,7 +483,7 @@ def test_what_is_no_endpoint_of_oss_is_named(endpoint: str) -> None:
 
 
 def test_half_of_the_keys_of_oss_are_named(tmp_path: Path) -> None:
-    opener = oss_opener(tmp_path)
+    opener = oss_opener(tmp_path, endpoint="http://127.0.0.1:9")
     (tmp_path / "secrets/store/OSS_ACCESS_KEY_SECRET").unlink()
     with pytest.raises(ConfigurationError, match="OSS_ACCESS_KEY_ID without OSS_ACCESS_KEY_SECRET"):
         opener.open(LINES)
