@@ -204,7 +204,9 @@ def our_preparation(folder: Path, *, crops: bool, workers: int) -> dict[str, flo
     }
     config = folder / f"{model}-{workers}.yaml"
     config.write_text(json.dumps(document))
-    environment = {**os.environ, "OCRFT_PREPARE_WORKERS": str(workers)}
+    # Compiled, as in an installation: some environments forbid Python to keep what it compiled.
+    environment = {**os.environ, "OCRFT_PREPARE_WORKERS": str(workers), "PYTHONPYCACHEPREFIX": str(folder / "pycache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     root = folder / f"workspace-{model}-{workers}"
     done = subprocess.run(
         [sys.executable, "-c", code, str(config), str(root)],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_finetune_api.exit_codes import DataError, InputMissingError
-from ocr_finetune_trainer.data.store import ROWS_A_BATCH, DataSet, Shard, ViewRow, write_shard, write_view
+from ocr_finetune_trainer.data.store import OPEN_SHARDS, ROWS_A_BATCH, DataSet, Shard, ViewRow, write_shard, write_view
 
 INDEX = {
     "text": "", "width": 1, "height": 1, "boxes": -1, "group": "", "split": "", "path": "p", "place": "l:1",
@@ -65,6 +67,25 @@ def test_samples_come_back_in_any_order(tmp_path):
     assert (data[0].id, data[0].source, data[0].group, data[0].origin, data[0].polygons) == (0, 1, "g", "list:1", None)
     with pytest.raises(IndexError):
         data[3]
+
+
+def test_more_shards_than_may_be_open_are_read(tmp_path):
+    """A set of large pages has thousands of shards, and many systems let a process open 1,024 files."""
+    count = OPEN_SHARDS + 20
+    cache = tmp_path / ".cache/shards"
+    shard = shard_of(cache, "s0", [b"x"])
+    for number in range(1, count):
+        for suffix in (".arrow", ".index.arrow"):
+            (cache / f"s{number}{suffix}").hardlink_to(cache / f"s0{suffix}")
+    shards = [Shard(name=f"s{number}", size=shard.size) for number in range(count)]
+    data = view(tmp_path, [row(number) for number in range(count)], shards)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + OPEN_SHARDS + 4, hard))
+    try:
+        for _ in range(2):
+            assert all(data.image(index) == b"x" for index in range(count))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_pages_keep_outlines_of_any_number_of_points(tmp_path):

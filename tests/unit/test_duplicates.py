@@ -8,6 +8,7 @@ import numpy as np
 import good_data
 from ocr_finetune_trainer.data.duplicates import DISTANCE, candidates, find, looks_same
 from ocr_finetune_trainer.data.pictures import decode, difference_hashes, encode, inspect, looks
+from ocr_finetune_trainer.data.split import components
 
 
 def describe_all(pictures):
@@ -69,6 +70,16 @@ def test_bands_lose_no_pair_within_the_distance():
 def test_a_million_equal_hashes_cost_no_square():
     same = np.zeros(20_000, dtype=np.uint64)
     assert len(candidates(same, same)) < 20 * len(same)
+
+
+def test_many_that_look_the_same_are_joined_by_as_few_pairs_as_that_takes():
+    original = good_data.picture(3, height=48, width=160, text="frame")
+    pictures = [original.copy() for _ in range(60)]
+    for number, picture in enumerate(pictures):
+        picture[0, number] = 0
+    exact, near = find_all(pictures)
+    assert (len(exact), len(near)) == (0, len(pictures) - 1)
+    assert components(len(pictures), np.zeros(len(pictures), np.uint64), near).max() == 0
 
 
 def test_one_of_many_equal_pictures_is_compared_for_all_of_them():

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 import good_data
 from holding import hold
 from ocr_finetune_api import results
-from ocr_finetune_api.exit_codes import DataError, OCRFineTuneError
+from ocr_finetune_api.exit_codes import DataError, ExitCode, OCRFineTuneError
 from ocr_finetune_api.plan import Stage, plan
 from ocr_finetune_api.run_config import RunConfig, RunIdentity
 from ocr_finetune_api.spec import OCRFineTuneSpec
@@ -321,15 +322,60 @@ def test_an_official_dictionary_that_nobody_publishes_is_named(tmp_path):
         run(tmp_path, config)
 
 
-def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
-    """Nine shards by two processes; killed while they are made; the next run makes only what is missing."""
+@pytest.mark.parametrize("first", range(6))
+def test_a_label_that_is_rejected_does_not_stand_for_a_whole_side(tmp_path, first):
+    """Whatever picture the wrong label belongs to: a sample that can be used is held back."""
     folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(6):
+        good_data.save(folder / f"{number}.png", good_data.picture(10 * first + number))
+    (folder / "list.txt").write_text("".join(f"{n}.png\t{'a' * 300 if n == first else 'bc'}\n" for n in range(6)))
+    config = config_of(folder, validation={"fraction": 0.01}, test={"fraction": 0.01}, maxRejected="50%")
+    _, outcome = run(tmp_path, config)
+    assert outcome.details["counts"] == {"train": 3, "validation": 1, "test": 1}
+
+
+def many_lines(folder) -> None:
+    """Ten shards of lines; each picture is that of many."""
     folder.mkdir()
     rows = []
     for number in range(600):
         good_data.save(folder / f"{number}.png", good_data.picture(number, height=16, width=24))
-        rows += [f"{number}.png\tw{number}"] * 62
+        rows += [f"{number}.png\tw{number}"] * 31
     (folder / "list.txt").write_text("\n".join(rows))
+
+
+def test_a_process_that_is_killed_is_named_and_what_was_finished_is_kept(tmp_path):
+    many_lines(tmp_path / "data")
+    config = tmp_path / "run.yaml"
+    config.write_text(config_of(tmp_path / "data").to_yaml())
+    command = [sys.executable, "-m", "ocr_finetune_trainer.cli", "stage", "prepare", "--config", str(config),
+               "--workspace", str(tmp_path / "workspace")]  # fmt: skip
+    held = hold(tmp_path / "hold", "*.index.arrow", after=1)
+    environment = {**os.environ, "OCRFT_PREPARE_WORKERS": "2", "OCRFT_METRICS_PORT": "0", **held.environment}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    shards = tmp_path / "workspace/.cache/shards"
+    deadline = time.monotonic() + 300
+    while len(list(shards.glob("*.index.arrow"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    held.let_go()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == ExitCode.STORAGE, said
+    assert "a process that opens pictures was killed" in said
+    assert "OCRFT_PREPARE_WORKERS=1" in said
+    assert "Traceback" not in said
+    assert len(list(shards.glob("*.index.arrow"))) >= 2
+
+
+def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
+    """Ten shards by two processes; killed while they are made; the next run makes only what is missing."""
+    folder = tmp_path / "data"
+    many_lines(folder)
     config = tmp_path / "run.yaml"
     made = config_of(folder)
     config.write_text(made.to_yaml())
@@ -357,7 +403,7 @@ def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):
     assert len(after) == 10
     assert all(after[path] == stamp for path, stamp in before.items())
     result = results.read(tmp_path / "workspace/run-00000000/results/prepare.json")
-    assert sum(result.details["counts"].values()) == 600 * 62
+    assert sum(result.details["counts"].values()) == 600 * 31
 
 
 def test_runs_that_prepare_the_same_data_at_once_do_not_disturb_each_other(tmp_path):

@@ -1,9 +1,14 @@
-"""Processes keep the memory that they need again at once."""
+"""Processes keep the memory that they need again at once, and look for cycles again when they should."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+
+import pytest
+
+from ocr_finetune_trainer.processes import no_search_for_cycles
 
 _FAULTS = """
 import resource, sys
@@ -29,3 +34,16 @@ def faults(how: str) -> int:
 
 def test_memory_that_was_freed_is_used_again():
     assert 10 * faults("keep") < faults("plain")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_cycles_are_looked_for_as_before(before):
+    was = gc.isenabled()
+    (gc.enable if before else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="stop"), no_search_for_cycles():
+            assert not gc.isenabled()
+            raise ValueError("stop")
+        assert gc.isenabled() == before
+    finally:
+        (gc.enable if was else gc.disable)()

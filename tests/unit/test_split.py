@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions, components, leaks, split
+from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions, components, fill_empty, leaks, split
 
 NONE = np.zeros((0, 2), dtype=np.int64)
 
@@ -62,10 +63,24 @@ def test_added_samples_move_no_old_one():
     assert np.array_equal(old, new[:500])
 
 
-def test_a_small_set_still_gets_every_side():
+@pytest.mark.parametrize("unusable", [None, 0, 3])
+def test_a_small_set_still_gets_every_side(unusable):
+    fractions = Fractions(validation=0.1, test=0.1)
+    roots, usable = np.arange(8), np.arange(8) != unusable
     for seed in range(30):
-        sides = split(np.arange(4), hashes(4, seed), np.full(4, -1, np.int8), Fractions(validation=0.1, test=0.1))
-        assert sorted(set(sides.tolist())) == [TRAIN, VALIDATION, TEST]
+        keys = hashes(8, seed)
+        sides = split(roots, keys, np.full(8, -1, np.int8), fractions)
+        sides[~usable] = -1
+        sides = fill_empty(sides, roots, keys, usable, fractions)
+        assert sorted(set(sides[usable].tolist())) == [TRAIN, VALIDATION, TEST]
+
+
+def test_an_empty_side_is_filled_with_whole_components():
+    fractions = Fractions(validation=0.1)
+    roots = np.array([0, 0, 0, 3])
+    for seed in range(10):
+        sides = fill_empty(np.zeros(4, np.int8), roots, hashes(4, seed), np.ones(4, bool), fractions)
+        assert sides.tolist() in ([VALIDATION] * 3 + [TRAIN], [TRAIN] * 3 + [VALIDATION])
 
 
 def test_a_given_split_stands_and_leaks_are_told():

@@ -24,7 +24,7 @@ LOOK = Drawing(rows=(1, 3), columns=(2, 3), span=0.5, empty=0.5)
 
 
 def prepared(folder: Path, model: str = "SLANet_plus") -> Workspace:
-    dataset = {"train": [{"uri": str(folder / "data")}], "validation": {"fraction": 0.2}}
+    dataset = {"train": [{"uri": str(folder / "data")}], "validation": {"fraction": 0.01}}
     spec = {"model": {"name": model, "pretrained": "none"}, "dataset": dataset}
     config = RunConfig(
         run=RunIdentity(name="run", uid="0" * 8), spec=OCRFineTuneSpec.model_validate(spec), metrics_port=0

@@ -5,7 +5,6 @@ About a hundred bytes a sample, so a million fit into memory easily. Everything 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from xxhash import xxh3_64_intdigest
 
 from ocr_finetune_trainer.data import store
 from ocr_finetune_trainer.data.columns import numbers
@@ -145,20 +145,16 @@ class Catalogue:
             shard = int(self.shard[members[0]])
             table = self._index(shard)
             groups, places, paths = (_strings(table, name) for name in ("group", "place", "path"))
-            columns = (self.row, self.width, self.height, self.source, self.digest)
-            known = zip(members.tolist(), *(column[members].tolist() for column in columns), strict=True)
-            for index, row, width, height, source, digest in known:
-                yield ViewRow(
-                    shard=shard,
-                    row=row,
-                    text=self.texts[index],
-                    width=width,
-                    height=height,
-                    source=source,
-                    group=groups[row],
-                    origin=_origin(places[row], paths[row]),
-                    digest=digest,
-                )
+            rows = self.row[members].tolist()
+            columns: dict[str, list[Any]] = {
+                "shard": [shard] * len(rows),
+                "row": rows,
+                "text": [self.texts[index] for index in members.tolist()],
+                "group": [groups[row] for row in rows],
+                "origin": [_origin(places[row], paths[row]) for row in rows],
+                **{name: getattr(self, name)[members].tolist() for name in ("width", "height", "source", "digest")},
+            }
+            yield from map(ViewRow._make, zip(*(columns[name] for name in ViewRow._fields), strict=True))
 
 
 def _strings(table: pa.Table, name: str) -> list[str]:
@@ -196,8 +192,7 @@ def collect(parts: Sequence[Part], *, folder: Path, group_by: str) -> Catalogue:
             columns["row"].append(np.arange(count, dtype=np.int32))
             columns["source"].append(np.full(count, number, dtype=np.int32))
             columns["group"].append(_groups(table, part.name, group_by, pattern))
-            given = [part.side if part.side >= 0 else _SIDES[side] for side in _strings(table, "split")]
-            columns["given"].append(np.asarray(given, dtype=np.int8))
+            columns["given"].append(_given(table) if part.side < 0 else np.full(count, part.side, dtype=np.int8))
             cells = _cells(table)
             across, down = difference_hashes(cells)
             for name, values in (("cells", cells), ("across", across), ("down", down)):
@@ -235,9 +230,14 @@ _TYPES = {
 }  # fmt: skip
 
 
+def _given(table: pa.Table) -> NDArray[np.int8]:
+    return np.asarray([_SIDES[side] for side in _strings(table, "split")], dtype=np.int8)
+
+
 def _cells(table: pa.Table) -> NDArray[np.uint8]:
-    content: list[Any] = table.column("cells").to_pylist()
-    return np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 64)
+    content: list[Any] = [chunk.buffers()[2] for chunk in table.column("cells").chunks if len(chunk)]
+    cells: NDArray[np.uint8] = np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 64)
+    return cells
 
 
 def _groups(table: pa.Table, source: str, group_by: str, pattern: re.Pattern[str] | None) -> NDArray[np.uint64]:
@@ -253,5 +253,4 @@ def _groups(table: pa.Table, source: str, group_by: str, pattern: re.Pattern[str
 
 @lru_cache(maxsize=4096)
 def _hash(source: str, name: str) -> int:
-    digest = hashlib.blake2b(f"{source}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") | 1
+    return xxh3_64_intdigest(f"{source}\0{name}".encode("utf-8", "surrogatepass")) | 1

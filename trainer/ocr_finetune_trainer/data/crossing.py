@@ -36,8 +36,14 @@ def goes_around(points: Sequence[Point]) -> bool:
     """
     if len(points) != 4:
         return False
-    a, b, c, d = points
-    bends = (_side(a, b, c), _side(b, c, d), _side(c, d, a), _side(d, a, b))
+    # Written out, because most boxes of any page are asked for it.
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = points
+    bends = (
+        (bx - ax) * (cy - by) - (by - ay) * (cx - bx),
+        (cx - bx) * (dy - cy) - (cy - by) * (dx - cx),
+        (dx - cx) * (ay - dy) - (dy - cy) * (ax - dx),
+        (ax - dx) * (by - ay) - (ay - dy) * (bx - ax),
+    )
     return min(bends) > 0 or max(bends) < 0
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ocr_finetune_trainer.data.components import Components
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -43,10 +45,11 @@ def candidates(
     """
     count = len(across)
     pairs: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # as first * count + second
+    by_hash = np.lexsort((down, across))
     for band in range(_BANDS):
         values, shift = (across, band) if band < 4 else (down, band - 4)
-        key = (values >> np.uint64(16 * shift)) & np.uint64(0xFFFF)
-        order = np.lexsort((down, across, key))
+        key = (values >> np.uint64(16 * shift)).astype(np.uint16)
+        order = by_hash[np.argsort(key[by_hash], kind="stable")]
         found: list[NDArray[np.int64]] = []
         for step in range(1, min(_NEIGHBOURS, count - 1) + 1):
             left, right = order[:-step], order[step:]
@@ -122,7 +125,8 @@ def find(
 
     Returns:
         Exact pairs and near pairs, int64 (M, 2) each. Of many equal pictures each is paired with the one before it, and
-        only the first with pictures that look the same.
+        only the first with pictures that look the same. Of many that look the same there are as many pairs as join them
+        all: to compare each with each, such as thousands of blank ones, would take hours.
     """
     order = np.argsort(digest, kind="stable")
     same = digest[order[1:]] == digest[order[:-1]]
@@ -131,7 +135,12 @@ def find(
     first = np.sort(order[np.concatenate([[True], ~same])]) if len(order) else order
     proposed = first[candidates(across[first], down[first], likely=lambda pairs: _alike(first[pairs], cells, ratios))]
     reduced = lru_cache(maxsize=8192)(lambda index: _reduced(picture(index)))
-    near = [pair for pair in proposed if _same(reduced(int(pair[0])), reduced(int(pair[1])))]
+    near = []
+    joined = Components(len(digest))
+    for one, other in proposed.tolist():
+        if joined.root(one) != joined.root(other) and _same(reduced(one), reduced(other)):
+            joined.join(one, other)
+            near.append((one, other))
     return exact, np.asarray(near, dtype=np.int64).reshape(-1, 2)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
 import stat
 import tarfile
 import threading
@@ -22,9 +21,7 @@ from ocr_finetune_api.exit_codes import DataError, InputMissingError
 
 __all__ = ["ArchiveFiles", "Files", "FolderFiles", "Member", "TarFiles", "ZipFiles", "open_files"]
 
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".jp2"}
-)
+_PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "jp2"})
 
 
 class Member(NamedTuple):
@@ -93,7 +90,7 @@ class Files(ABC):
 
     def place(self, name: str, line: int | None = None) -> str:
         """How a file is named in messages."""
-        shown = name.encode("utf-8", "backslashreplace").decode()
+        shown = name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
         return shown if line is None else f"{shown}:{line}"
 
     def by_file_name(self, name: str) -> list[str]:
@@ -116,8 +113,10 @@ class Files(ABC):
     def _sorted_out(self) -> tuple[list[str], list[str]]:
         if self._kinds is None:
             self._kinds = ([], [])
+            pictures, others = self._kinds
             for name in self.names():
-                self._kinds[posixpath.splitext(name)[1].lower() not in PICTURE_SUFFIXES].append(name)
+                suffix = name.rpartition(".")[2].lower()
+                (pictures if suffix in _PICTURE_SUFFIXES else others).append(name)
         return self._kinds
 
 
@@ -194,8 +193,16 @@ class FolderFiles(Files):
 
     def read(self, member: Member) -> bytes:
         """The content of a file."""
-        with io.FileIO(self._path(member.name)) as file:
-            return file.readall()
+        descriptor = os.open(self._path(member.name), os.O_RDONLY)
+        try:
+            # Its size is known; one byte more tells whether it has grown since.
+            content = os.read(descriptor, member.size + 1)
+            if len(content) == member.size:
+                return content
+            with io.FileIO(descriptor, closefd=False) as file:
+                return content + file.readall()
+        finally:
+            os.close(descriptor)
 
     def _path(self, name: str) -> str:
         return name if name.startswith(os.sep) else self._prefix + name
@@ -359,11 +366,16 @@ def open_files(path: Path) -> tuple[Files, str]:
 
 def _folder(path: Path) -> Files:
     """A folder of files, or of databases."""
-    if not (path / "data.mdb").is_file() and not any(path.glob("*/data.mdb")):
+    if not (path / "data.mdb").is_file() and not _has_database_below(path):
         return FolderFiles(path)
     from ocr_finetune_trainer.data.lmdb_files import LmdbFiles, databases_below
 
     return LmdbFiles(path, databases_below(path))
+
+
+def _has_database_below(path: Path) -> bool:
+    with os.scandir(path) as entries:
+        return any(entry.is_dir() and (path / entry.name / "data.mdb").is_file() for entry in entries)
 
 
 def _nearest_parent(path: Path) -> str:

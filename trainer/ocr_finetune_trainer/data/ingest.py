@@ -7,11 +7,11 @@ and labels), so a shard that exists is not made again: after a kill, for the nex
 from __future__ import annotations
 
 import hashlib
+import marshal
 import math
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,28 +19,28 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from ocr_finetune_api.exit_codes import DataError, ExitCode, OCRFineTuneError
 from ocr_finetune_trainer.data import pictures, store
 from ocr_finetune_trainer.data.crops import cut
 from ocr_finetune_trainer.data.crossing import crosses_itself, goes_around
 from ocr_finetune_trainer.data.files import Files
+from ocr_finetune_trainer.data.picture_processes import PictureProcesses
 from ocr_finetune_trainer.data.pictures import Picture, PictureError
 from ocr_finetune_trainer.data.records import Box, Point, Problem, Record
 from ocr_finetune_trainer.data.store import Shard
-from ocr_finetune_trainer.processes import end_with_parent, keep_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Ingested", "ingest"]
+__all__ = ["RECORDS_A_SHARD", "Ingested", "ingest"]
 
-RECORDS_A_SHARD = 4096
+RECORDS_A_SHARD = 2048  # few enough that some ten thousand keep many cores busy
 BYTES_A_SHARD = 128 << 20
 _TOLD_EVERY = 64  # records
-_VERSION = 4  # of what a shard holds for a given record; raise it when that changes
+_VERSION = 5  # of what a shard holds for a given record; raise it when that changes
 _LEAST_DOUBLED_AREA = 2.0  # square pixels
 _ROUNDING = 2.0  # pixels that a box may reach beyond its picture without a word: tools round
 
@@ -97,7 +97,7 @@ def ingest(
     *,
     folder: Path,
     crop: bool,
-    workers: int,
+    processes: PictureProcesses | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> Ingested:
     """Makes shards of all records.
@@ -107,7 +107,7 @@ def ingest(
         found: What its layout reads.
         folder: The cache's folder of shards.
         crop: Whether texts are cut out of pages.
-        workers: Processes that open pictures; with 1, or for a source of one shard, this one does.
+        processes: Those that open pictures; without any, or for a source of one shard, this one does.
         done: Told how many records have been dealt with, as they are.
 
     Raises:
@@ -118,11 +118,11 @@ def ingest(
     make = partial(_shard, files, folder=folder, crop=crop)
     runs = _runs(found, state)
     first = list(islice(runs, 2))
-    if workers <= 1 or len(first) < 2:
+    if processes is None or processes.count <= 1 or len(first) < 2:
         for run in chain(first, runs):
             state.add(make(run.records, done=done))
     else:
-        _in_parallel(make, chain(first, runs), workers=workers, state=state, done=done)
+        _in_parallel(make, chain(first, runs), processes=processes, state=state, done=done)
     return Ingested(shards=state.shards, problems=state.problems, records=state.records, reused=state.reused)
 
 
@@ -147,13 +147,10 @@ def _in_parallel(
     make: Callable[..., dict[str, Any]],
     runs: Iterator[_Run],
     *,
-    workers: int,
+    processes: PictureProcesses,
     state: _State,
     done: Callable[[int], None],
 ) -> None:
-    # Spawned, not forked: the stage has a thread that reports progress, and a fork would copy its locks.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
 
     def finish() -> None:
@@ -163,8 +160,8 @@ def _in_parallel(
 
     try:
         for run in runs:
-            waiting.append((len(run.records), pool.submit(make, run.records)))
-            while len(waiting) > workers + 2:
+            waiting.append((len(run.records), processes.submit(make, run.records)))
+            while len(waiting) > processes.count + 2:
                 finish()
         while waiting:
             finish()
@@ -175,24 +172,26 @@ def _in_parallel(
             exit_code=ExitCode.STORAGE,
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin() -> None:
-    """What a process that opens pictures does first."""
-    end_with_parent()
-    keep_memory()
-    cv2.setNumThreads(1)  # there is a process for each core already
+        for _, future in waiting:
+            future.cancel()
 
 
 def _key(files: Files, records: Sequence[Record], *, crop: bool) -> str:
     identity = hashlib.sha256(f"{_VERSION}\0{store.FORMAT}\0{crop}\0{getattr(files, 'root', '')}\0".encode())
     identity.update(str(getattr(files, "path", "")).encode())
-    for record in records:
-        member = record.member
-        boxes = None if record.boxes is None else [(box.points, box.text, box.ignored) for box in record.boxes]
-        values = (member.name, member.size, member.stamp, record.place, record.text, record.group, record.split, boxes)
-        identity.update(repr(values).encode("utf-8", "surrogateescape"))
+    values = [
+        (
+            *record.member[:3],
+            record.place,
+            record.text,
+            record.group,
+            record.split,
+            None if record.boxes is None else [tuple(box) for box in record.boxes],
+        )
+        for record in records
+    ]
+    # Of version 2, because later ones write down which of the values are the same object, which is chance.
+    identity.update(marshal.dumps(values, 2))
     return identity.hexdigest()[:32]
 
 
@@ -297,6 +296,9 @@ def _is_plain(box: Box, width: int, height: int) -> bool:
 
 
 def _doubled_area(points: Sequence[Point]) -> float:
+    if len(points) == 4:
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = points
+        return abs((cx - ax) * (dy - by) - (cy - ay) * (dx - bx))  # its diagonals
     following = (*points[1:], points[0])
     return abs(sum([x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True)]))
 
@@ -345,7 +347,7 @@ def _row(picture: Picture, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
         return {"image": picture.content, "points": None, "texts": None, "ignored": None}
     return {
         "image": picture.content,
-        "points": [np.asarray(box.points, dtype=np.float32).ravel() for box in boxes],
+        "points": [[coordinate for point in box.points for coordinate in point] for box in boxes],
         "texts": [box.text for box in boxes],
         "ignored": [box.ignored for box in boxes],
     }
@@ -361,7 +363,6 @@ def _add_looks(index: Sequence[dict[str, Any]], thumbnails: Sequence[NDArray[np.
 
 
 def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ...] | None) -> dict[str, Any]:
-    digest = hashlib.blake2b(picture.content, digest_size=8).digest()
     return {
         "text": text,
         "width": picture.width,
@@ -373,5 +374,5 @@ def _index_row(record: Record, picture: Picture, text: str, boxes: tuple[Box, ..
         "place": record.place,
         "converted": picture.converted,
         "bytes": len(picture.content),
-        "digest": int.from_bytes(digest, "big"),
+        "digest": xxh3_64_intdigest(picture.content),
     }

@@ -70,7 +70,7 @@ def read_pages(source: Source, *, folder: Path, opener: Opener) -> LabelledPages
     layout = source.format if source.format is not SourceFormat.AUTO else formats.recognise(request).format
     shards = folder / "shards"
     shards.mkdir(parents=True)
-    result = ingest(opened.files, formats.layout(layout).read(request), folder=shards, crop=False, workers=1)
+    result = ingest(opened.files, formats.layout(layout).read(request), folder=shards, crop=False)
     fatal = [problem for problem in result.problems if problem.fatal]
     if fatal:
         kind = InputMissingError if all(problem.missing for problem in fatal) else DataError

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -28,10 +27,11 @@ __all__ = ["Picture", "PictureError", "decode", "describe", "difference_hashes",
 # Larger pictures than a professional scanner's are mistakes or bombs; Pillow's own limit only warns.
 MAX_PIXELS = 400_000_000
 _ORIENTATION = 0x0112
+_SEGMENT = struct.Struct(">BBHBHHB")  # of a JPEG: mark, kind, length; of its frame also bits, rows, columns, colours
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = {("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "1"), ("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "RGB"),
           ("BMP", "L"), ("BMP", "P"), ("BMP", "1"), ("WEBP", "RGB")}  # fmt: skip
-_THUMBNAIL = 32
+_THUMBNAIL = 24
 _CELLS = 8
 _REDUCED = (
     (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
@@ -56,8 +56,7 @@ class PictureError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture that OpenCV decodes to what a viewer shows.
 
     Attributes:
@@ -65,7 +64,7 @@ class Picture:
         width: Columns, after its orientation has been applied.
         height: Rows, after its orientation has been applied.
         converted: Why `content` is not the original; empty if it is.
-        thumbnail: uint8 (32, 32): grey levels; `looks` says what can be seen of many.
+        thumbnail: uint8 (24, 24): grey levels; `looks` says what can be seen of many.
     """
 
     content: bytes
@@ -118,7 +117,11 @@ def _grey(content: bytes, size: tuple[int, int]) -> int:
     """How a plain picture is decoded to be looked at: a JPEG at the least size that holds a thumbnail."""
     if content[:2] != b"\xff\xd8":
         return cv2.IMREAD_GRAYSCALE
-    return next((flag for step, flag in _REDUCED if min(size) >= step * _THUMBNAIL), cv2.IMREAD_GRAYSCALE)
+    least = min(size)
+    for step, flag in _REDUCED:
+        if least >= step * _THUMBNAIL:
+            return flag
+    return cv2.IMREAD_GRAYSCALE
 
 
 def _inspect(image: Image.Image, content: bytes) -> Picture:
@@ -161,7 +164,7 @@ def looks(thumbnails: Sequence[NDArray[np.uint8]]) -> Looks:
     """Looks at many thumbnails at once, which costs a tenth of one after the other.
 
     Args:
-        thumbnails: N times uint8 (32, 32).
+        thumbnails: N times uint8 (24, 24).
     """
     if not thumbnails:
         return Looks(np.zeros((0, 64), np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
@@ -217,7 +220,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _shrunk(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """32x32 grey levels."""
+    """24x24 grey levels."""
     return np.asarray(cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
@@ -235,14 +238,12 @@ def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
     if content[-2:] != b"\xff\xd9":
         return None
     at = 2
-    while at + 9 < len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
-        length = int.from_bytes(content[at + 2 : at + 4], "big")
-        if marker in (0xE1, 0xEE):  # Exif may turn the picture, Adobe may mean another colour space
+    last = len(content) - _SEGMENT.size
+    while at <= last:
+        mark, marker, length, bits, height, width, components = _SEGMENT.unpack_from(content, at)
+        if mark != 0xFF or marker in (0xE1, 0xEE):  # Exif may turn the picture, Adobe may mean another colour space
             return None
         if marker in (0xC0, 0xC1, 0xC2):
-            bits, components = content[at + 4], content[at + 9]
-            height, width = (int.from_bytes(content[at + n : at + n + 2], "big") for n in (5, 7))
             return (width, height) if bits == 8 and components in (1, 3) else None
         at += 2 + length
     return None

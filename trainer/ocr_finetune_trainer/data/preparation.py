@@ -1,35 +1,36 @@
 """Examines the data of a run from addresses to splits, and says everything that is wrong with it in one go.
 
 `examine` never stops at the first mistake: a source that can't be read is a problem among others, and the caller
-decides
-what to do with the list. Both `prepare` and `ocrft check` are this function.
+decides what to do with the list. Both `prepare` and `ocrft check` are this function.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocr_finetune_api.exit_codes import InputMissingError, OCRFineTuneError
+from ocr_finetune_api.exit_codes import ConfigurationError, DataError, InputMissingError, OCRFineTuneError
 from ocr_finetune_api.model_table import Kind
 from ocr_finetune_api.spec import DatasetSpec, HeldOut, ModelSpec, Source, SourceFormat
 from ocr_finetune_api.values import fraction
 from ocr_finetune_trainer.data import duplicates, formats, split, synthetic_lines
 from ocr_finetune_trainer.data.catalogue import UNUSED, Catalogue, Part, collect
-from ocr_finetune_trainer.data.ingest import ingest
+from ocr_finetune_trainer.data.ingest import RECORDS_A_SHARD, ingest
 from ocr_finetune_trainer.data.label_checks import check_labels, check_structures, clean, decide_dictionary
 from ocr_finetune_trainer.data.labels import Cleaner, Limits
+from ocr_finetune_trainer.data.picture_processes import PictureProcesses
 from ocr_finetune_trainer.data.reading_progress import ReadingProgress, Tell
 from ocr_finetune_trainer.data.records import Problem, Record
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
 from ocr_finetune_trainer.dictionary import Dictionary, Merge
+from ocr_finetune_trainer.processes import no_search_for_cycles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,6 +155,7 @@ class Examination:
         return sum(source.records for source in self.sources)
 
 
+@no_search_for_cycles()
 def examine(settings: Settings) -> Examination:
     """Examines all data of a run.
 
@@ -168,15 +170,20 @@ def examine(settings: Settings) -> Examination:
     count = len(plans) + len(settings.others) + (settings.dataset.synthetic is not None)
     reading = ReadingProgress(settings.progress, sources=count)
     settings = replace(settings, opener=replace(settings.opener, progress=reading.copy))
-    reports = [
-        _read(settings, name, source, settings.kind, problems=problems, reading=reading) for name, source, _ in plans
-    ]
+    with PictureProcesses(settings.workers) as processes:
+        reader = _Reader(settings=settings, problems=problems, reading=reading, processes=processes)
+        return _examine(settings, plans, reader)
+
+
+def _examine(settings: Settings, plans: list[tuple[str, Source, int]], reader: _Reader) -> Examination:
+    problems = reader.problems
+    reports = [reader.read(name, source, settings.kind) for name, source, _ in plans]
     real = sum(report.records for report in reports[: len(settings.dataset.train)])
-    drawn = _drawn(settings, real, problems, reading)
+    drawn = _drawn(settings, real, problems, reader.reading)
     if drawn is not None:
         plans.append((synthetic_lines.NAME, drawn, TRAIN))
         name = synthetic_lines.NAME
-        reports.append(_read(settings, name, drawn, settings.kind, problems=problems, reading=reading))
+        reports.append(reader.read(name, drawn, settings.kind))
     parts = [
         Part(name=report.name, shards=report.shards, side=side)
         for report, (_, _, side) in zip(reports, plans, strict=True)
@@ -188,14 +195,15 @@ def examine(settings: Settings) -> Examination:
     _check_kind(settings, found)
     if settings.kind is Kind.RECOGNITION:
         clean(found, catalogue)
-    _split(settings, found)
+    fill_sides = _split(settings, found)
     if settings.kind is Kind.RECOGNITION:
         decide_dictionary(settings, found)
         check_labels(settings, found)
     if settings.kind is Kind.TABLE:
         check_structures(settings, found)
+    fill_sides()
     for name, (source, kind) in settings.others.items():
-        _read_other(settings, name, source, kind, found=found, reading=reading)
+        _read_other(reader, name, source, kind, found=found)
     _judge(settings, found)
     return found
 
@@ -237,7 +245,7 @@ def _drawn(settings: Settings, real: int, problems: list[Problem], reading: Read
         )
         folder = synthetic_lines.draw(recipe, cache=settings.cache, progress=reading.draw)
         return Source(uri=str(folder), format=SourceFormat.PPOCR)
-    except OCRFineTuneError as error:
+    except (ConfigurationError, DataError, InputMissingError) as error:
         problems += [_of_error(what, error, synthetic_lines.NAME) for what in error.problems]
         return None
 
@@ -256,63 +264,86 @@ def _of_error(what: str, error: OCRFineTuneError, source: str) -> Problem:
     )
 
 
-def _read(
-    settings: Settings, name: str, source: Source, kind: Kind, *, problems: list[Problem], reading: ReadingProgress
-) -> SourceReport:
-    if name != synthetic_lines.NAME:  # begun when its lines were drawn
-        reading.begin(name)
-    try:
-        opened = settings.opener.open(source)
-        prefix = (source.path_prefix.from_, source.path_prefix.to) if source.path_prefix else None
-        request = formats.Request(
-            files=opened.files,
-            kind=kind,
-            list_file=opened.list_file,
-            columns=source.columns,
-            include_unconfirmed=source.include_unconfirmed,
-            prefix=prefix,
-        )
-        if source.format.value == "auto":
-            recognised = formats.recognise(request)
-        else:
-            recognised = formats.Recognised(format=source.format, reason="the manifest says so")
-        reading.expect(opened.files.count(opened.list_file))
-        result = ingest(
-            opened.files,
-            _named(formats.layout(recognised.format).read(request), name),
-            folder=settings.cache / SHARDS,
-            crop=kind in (Kind.RECOGNITION, Kind.ORIENTATION),
-            workers=settings.workers,
-            done=reading.examine,
-        )
-    except OCRFineTuneError as error:
-        problems += [_of_error(what, error, name) for what in error.problems]
-        return SourceReport(name=name, uri=source.uri)
-    finally:
-        reading.end()
-    problems += [_with_source(problem, name) for problem in result.problems]
-    if not result.records and not any(problem.fatal for problem in result.problems):
-        problems.append(
-            Problem(
-                kind="empty-source",
-                source=name,
-                place=source.uri,
-                what="holds no labelled picture",
-                fatal=True,
-                samples=0,
-                hint="look at its format, or at the list it names",
+@dataclass(frozen=True, kw_only=True)
+class _Reader:
+    """Reads one source after the other.
+
+    Attributes:
+        settings: The run's.
+        problems: Where what is wrong with a source goes.
+        reading: How far all of them are.
+        processes: What opens the pictures.
+    """
+
+    settings: Settings
+    problems: list[Problem]
+    reading: ReadingProgress
+    processes: PictureProcesses
+
+    def read(self, name: str, source: Source, kind: Kind) -> SourceReport:
+        """Reads a source; if it can't be read, its report is empty and its problem says why.
+
+        Raises:
+            OSError: The cache can't be written.
+            OCRFineTuneError: A copy of it can't be written, or a process that opens pictures was killed.
+        """
+        if name != synthetic_lines.NAME:  # begun when its lines were drawn
+            self.reading.begin(name)
+        try:
+            opened = self.settings.opener.open(source)
+            prefix = (source.path_prefix.from_, source.path_prefix.to) if source.path_prefix else None
+            request = formats.Request(
+                files=opened.files,
+                kind=kind,
+                list_file=opened.list_file,
+                columns=source.columns,
+                include_unconfirmed=source.include_unconfirmed,
+                prefix=prefix,
             )
+            expected = opened.files.count(opened.list_file)
+            self.reading.expect(expected)
+            if expected > RECORDS_A_SHARD:
+                self.processes.start()
+            if source.format.value == "auto":
+                recognised = formats.recognise(request)
+            else:
+                recognised = formats.Recognised(format=source.format, reason="the manifest says so")
+            result = ingest(
+                opened.files,
+                _named(formats.layout(recognised.format).read(request), name),
+                folder=self.settings.cache / SHARDS,
+                crop=kind in (Kind.RECOGNITION, Kind.ORIENTATION),
+                processes=self.processes,
+                done=self.reading.examine,
+            )
+        except (ConfigurationError, DataError, InputMissingError) as error:  # not what is wrong with this machine
+            self.problems.extend(_of_error(what, error, name) for what in error.problems)
+            return SourceReport(name=name, uri=source.uri)
+        finally:
+            self.reading.end()
+        self.problems.extend(_with_source(problem, name) for problem in result.problems)
+        if not result.records and not any(problem.fatal for problem in result.problems):
+            self.problems.append(
+                Problem(
+                    kind="empty-source",
+                    source=name,
+                    place=source.uri,
+                    what="holds no labelled picture",
+                    fatal=True,
+                    samples=0,
+                    hint="look at its format, or at the list it names",
+                )
+            )
+        return SourceReport(
+            name=name,
+            uri=source.uri,
+            format=recognised.format.value,
+            reason=recognised.reason,
+            records=result.records,
+            shards=result.shards,
+            reused=result.reused,
+            ways=dict(request.resolver.ways),
         )
-    return SourceReport(
-        name=name,
-        uri=source.uri,
-        format=recognised.format.value,
-        reason=recognised.reason,
-        records=result.records,
-        shards=result.shards,
-        reused=result.reused,
-        ways=dict(request.resolver.ways),
-    )
 
 
 def _named(found: Iterator[Record | Problem], name: str) -> Iterator[Record | Problem]:
@@ -352,7 +383,12 @@ def _check_kind(settings: Settings, found: Examination) -> None:
     found.catalogue.side[lines] = UNUSED
 
 
-def _split(settings: Settings, found: Examination) -> None:
+def _split(settings: Settings, found: Examination) -> Callable[[], None]:
+    """Splits the samples.
+
+    Returns:
+        What gives sides that are still empty a part of the training, to be called when it is known what can be used.
+    """
     catalogue = found.catalogue
     found.exact, found.near = duplicates.find(
         catalogue.across,
@@ -374,13 +410,22 @@ def _split(settings: Settings, found: Examination) -> None:
     roots = split.components(len(catalogue), catalogue.group, pairs)
     keys = np.where(catalogue.group != 0, catalogue.group, catalogue.digest)
     sides = split.split(roots, keys, given, fractions)
+    open_ = given < 0
     if synthetic_lines.NAME in catalogue.sources:
         # Nothing is measured on what was drawn.
-        sides[catalogue.source == catalogue.sources.index(synthetic_lines.NAME)] = TRAIN
+        drawn = catalogue.source == catalogue.sources.index(synthetic_lines.NAME)
+        sides[drawn] = TRAIN
+        open_ &= ~drawn
     catalogue.side = np.where(catalogue.side == UNUSED, UNUSED, sides).astype(np.int8)
     found.leaks = split.leaks(pairs, catalogue.side)
     found.leaks = found.leaks[(catalogue.side[found.leaks] != UNUSED).all(axis=1)]
     _count_unusable(found, fractions)
+
+    def fill() -> None:
+        usable = open_ & (catalogue.side != UNUSED)
+        catalogue.side = split.fill_empty(catalogue.side, roots, keys, usable, fractions)
+
+    return fill
 
 
 def _fraction(part: HeldOut | None, given: NDArray[np.int8], side: int) -> float:
@@ -402,12 +447,10 @@ def _count_unusable(found: Examination, fractions: Fractions) -> None:
         found.unusable["test" if place < test else "validation" if place < validation else "train"] += problem.samples
 
 
-def _read_other(
-    settings: Settings, name: str, source: Source, kind: Kind, *, found: Examination, reading: ReadingProgress
-) -> None:
-    report = _read(settings, name, source, kind, problems=found.problems, reading=reading)
+def _read_other(reader: _Reader, name: str, source: Source, kind: Kind, *, found: Examination) -> None:
+    report = reader.read(name, source, kind)
     part = Part(name=name, shards=report.shards, side=TEST)
-    catalogue = collect([part], folder=settings.cache / SHARDS, group_by="none")
+    catalogue = collect([part], folder=reader.settings.cache / SHARDS, group_by="none")
     catalogue.side[:] = TEST
     if kind is Kind.RECOGNITION:
         clean(found, catalogue)

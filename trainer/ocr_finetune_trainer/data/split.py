@@ -7,14 +7,17 @@ later move no old sample to the other side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ocr_finetune_trainer.data.components import Components
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Fractions", "components", "leaks", "split"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "Fractions", "components", "fill_empty", "leaks", "split"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -38,29 +41,13 @@ def components(count: int, groups: NDArray[np.uint64], pairs: NDArray[np.int64])
     Returns:
         int64 (N,): the smallest number of each sample's component.
     """
-    parent = np.arange(count, dtype=np.int64)
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
-        return index
-
-    def join(first: int, second: int) -> None:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-
+    joined = Components(count)
     grouped = np.flatnonzero(groups)
     order = grouped[np.argsort(groups[grouped], kind="stable")]
-    same = np.flatnonzero(groups[order[1:]] == groups[order[:-1]])
-    for position in same:
-        join(int(order[position]), int(order[position + 1]))
-    for first, second in pairs:
-        join(int(first), int(second))
-    # every parent is smaller than its child, so one pass in rising order suffices
-    for index in np.flatnonzero(parent != np.arange(count)):
-        parent[index] = parent[parent[index]]
-    return parent
+    same = groups[order[1:]] == groups[order[:-1]]
+    for first, second in chain(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True), pairs.tolist()):
+        joined.join(first, second)
+    return joined.roots()
 
 
 def split(
@@ -78,25 +65,41 @@ def split(
     Returns:
         int8 (N,): `TRAIN`, `VALIDATION` or `TEST`.
     """
-    smallest: NDArray[np.uint64] = np.full(len(roots), np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(smallest, roots, keys)
-    place = _mix(smallest[roots]).astype(np.float64) / 2.0**64
+    place = _places(roots, keys)
     sides = np.full(len(roots), TRAIN, dtype=np.int8)
     sides[place < fractions.test + fractions.validation] = VALIDATION
     sides[place < fractions.test] = TEST
-    open_ = given < 0
-    _fill_empty(sides, roots, place, open_, fractions)
-    return np.where(open_, sides, given).astype(np.int8)
+    return np.where(given < 0, sides, given).astype(np.int8)
 
 
-def _fill_empty(
+def _places(roots: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Where each sample's component lies between 0 and 1."""
+    smallest: NDArray[np.uint64] = np.full(len(roots), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(smallest, roots, keys)
+    return _mix(smallest[roots]).astype(np.float64) / 2.0**64
+
+
+def fill_empty(
     sides: NDArray[np.int8],
     roots: NDArray[np.int64],
-    place: NDArray[np.float64],
+    keys: NDArray[np.uint64],
     open_: NDArray[np.bool_],
     fractions: Fractions,
-) -> None:
-    """Gives a small data set at least one component on each side that is asked for, as far as there are any."""
+) -> NDArray[np.int8]:
+    """Gives a small data set at least one component on each side that is asked for, as far as there are any.
+
+    Args:
+        sides: int8 (N,): what `split` said.
+        roots: As `split` takes them.
+        keys: As `split` takes them.
+        open_: bool (N,): samples that can be used, and that the data set itself gives no side.
+        fractions: As `split` takes them.
+
+    Returns:
+        int8 (N,): the sides.
+    """
+    sides = sides.copy()
+    place = _places(roots, keys)
     wanted = [side for side, part in ((TEST, fractions.test), (VALIDATION, fractions.validation)) if part > 0]
     for side in wanted:
         if np.any(sides[open_] == side):
@@ -106,6 +109,7 @@ def _fill_empty(
             continue
         nearest = training[np.argmin(place[training])]
         sides[(roots == nearest) & open_] = side
+    return sides
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

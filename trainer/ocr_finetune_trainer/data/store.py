@@ -27,6 +27,7 @@ import pyarrow.ipc
 from ocr_finetune_api.exit_codes import DataError, InputMissingError
 from ocr_finetune_trainer.data.columns import column, numbers
 from ocr_finetune_trainer.data.labels import frames_needed
+from ocr_finetune_trainer.processes import no_search_for_cycles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +36,8 @@ __all__ = ["DataSet", "Sample", "Shard", "Texts", "ViewRow", "read_table", "samp
 
 FORMAT = 4
 ROWS_A_BATCH = 64
+# Shards that a process keeps open: each costs a file descriptor, of which many systems grant 1,024.
+OPEN_SHARDS = 512
 _VIEW_ROWS_A_BATCH = 16384
 _NAMES_A_BATCH = 4096
 DESCRIPTION = "dataset.json"
@@ -337,14 +340,18 @@ class DataSet:
         number = int(self._shard[index])
         reader = self._readers.get(number)
         if reader is None:
-            file = self._file(self._shards[number])
-            try:
-                reader = pa.ipc.open_file(pa.memory_map(str(file)))
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"{file}: is damaged ({error})", hint="remove it and run prepare again") from error
-            self._readers[number] = reader
+            if len(self._readers) >= OPEN_SHARDS:
+                del self._readers[next(iter(self._readers))]
+            reader = self._readers[number] = self._open_shard(self._shards[number])
         batch, row = divmod(int(self._row[index]), ROWS_A_BATCH)
         return reader.get_batch(batch), row
+
+    def _open_shard(self, shard: Shard) -> pa.ipc.RecordBatchFileReader:
+        file = self._file(shard)
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(file)))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{file}: is damaged ({error})", hint="remove it and run prepare again") from error
 
     def image(self, index: int) -> bytes:
         """The encoded picture alone."""
@@ -424,6 +431,7 @@ class ViewRow(NamedTuple):
     digest: int
 
 
+@no_search_for_cycles()
 def write_view(
     folder: Path, *, cache: Path, shards: Sequence[Shard], sources: Sequence[str], rows: Iterator[ViewRow]
 ) -> int:
@@ -453,9 +461,10 @@ def write_view(
             pa.ipc.new_file(names_sink, _NAMES, options=_compressed()) as names,
         ):
             while batch := list(islice(rows, _VIEW_ROWS_A_BATCH)):
-                lines = "".join(f"{row.digest:016x}\0{row.text}\0{row.source}\n" for row in batch)
-                identity.update(lines.encode("utf-8", "surrogatepass"))
                 values = dict(zip(ViewRow._fields, zip(*batch, strict=True), strict=True))
+                identity.update(np.asarray(values["digest"], dtype="<u8").tobytes())
+                identity.update(np.asarray(values["source"], dtype="<i4").tobytes())
+                identity.update("\0".join(values["text"]).encode("utf-8", "surrogatepass"))
                 values["frames"] = tuple(frames_needed(text) for text in values["text"])
                 index.write_batch(_batch_of(values, _VIEW))
                 for start in range(0, len(batch), _NAMES_A_BATCH):

@@ -5,7 +5,6 @@ A layout says whether a source looks like its own, and turns it into records. It
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -123,4 +122,4 @@ def recognise(request: Request) -> Recognised:
 
 def folder_of(name: str) -> str:
     """The folder of a file in its source, empty for the root."""
-    return posixpath.dirname(name)
+    return name.rpartition("/")[0]

@@ -7,7 +7,6 @@ province, letter, and letters with digits; new-energy plates have eight characte
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator
 
@@ -21,7 +20,7 @@ _PROVINCES = "皖沪津渝冀晋蒙辽吉黑苏浙京闽赣鲁豫鄂湘粤桂琼
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZO"
 _SERIALS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789O"
 _FIELDS = 7
-_LOOKS = re.compile(r"^[^/]*-[^/]*&[^/]*_[^/]*&[^/]*-.*\.(?:jpe?g|png)$", re.IGNORECASE)
+_LOOKS = re.compile(r"[^/]*-[^/]*&[^/]*_[^/]*&[^/]*-.*\.(?:jpe?g|png)$", re.IGNORECASE)
 
 
 class _Ccpd:
@@ -30,9 +29,9 @@ class _Ccpd:
     def recognise(self, request: Request) -> str:
         """File names of the plates' pattern."""
         pictures = request.files.pictures()
-        plates = [name for name in pictures if _LOOKS.match(posixpath.basename(name))]
+        plates = [name for name in map(_file_name, pictures) if _LOOKS.match(name)]
         if plates and len(plates) * 2 >= len(pictures):
-            return f"{len(plates)} file names such as {posixpath.basename(plates[0])}"
+            return f"{len(plates)} file names such as {plates[0]}"
         return ""
 
     def read(self, request: Request) -> Iterator[Record | Problem]:
@@ -42,11 +41,15 @@ class _Ccpd:
             member = request.files.find(name)
             if member is None:
                 continue
-            label = parse(posixpath.basename(name))
+            label = parse(_file_name(name))
             if isinstance(label, str):
                 yield Problem(kind="bad-name", place=place, what=label, hint="restore its name, or take it out")
                 continue
             yield Record(member=member, place=place, boxes=(label,), group=label.text, split=split_of(folder_of(name)))
+
+
+def _file_name(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def parse(name: str) -> Box | str:
