@@ -55,19 +55,19 @@ def files(tmp_path):
 
 
 def test_a_connection_that_breaks_half_way_is_tried_again_and_nobody_sees_half(server, files):
-    seen, waited = [], []
+    seen = []
 
-    def sleep(seconds):
-        waited.append(seconds)
+    def sleep(_):
+        """Looks as a reader would. Then the network is whole: how often clients try by themselves is chance."""
         seen.append([path.rpartition("/")[2] for path in system(server).find(f"{BUCKET}/plates")])
+        network.breaks = 0
 
     with breaking(server) as network:
-        network.breaks, network.after = 8, 20 * MIB
+        network.breaks, network.after = 10**6, 20 * MIB
         addresses = push(files, f"s3://{BUCKET}/plates", options=options(network.address), sleep=sleep)
 
-    assert network.cut == 8
-    assert waited
-    assert set(map(tuple, seen)) == {()}
+    assert network.cut > 1
+    assert seen == [[]]
     assert addresses == [f"s3://{BUCKET}/plates/{path.name}" for path in files]
     assert system(server).cat_file(f"{BUCKET}/plates/plates.tar.gz") == files[0].read_bytes()
 
