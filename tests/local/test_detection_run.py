@@ -61,7 +61,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # two minutes of a core; a loaded machine may take much longer
+@pytest.mark.timeout(1800)  # three minutes of a core; a loaded machine may take much longer
 def test_a_detector_learns_from_pages_and_is_served(pages: Path, tmp_path: Path, ocrft) -> None:
     source = {"uri": str(pages), "format": "ppocr"}
     manifest = {
@@ -76,7 +76,7 @@ def test_a_detector_learns_from_pages_and_is_served(pages: Path, tmp_path: Path,
                 "test": {**source, "listFile": "test_label.txt"},
             },
             "training": {
-                "epochs": 10,
+                "epochs": 16,
                 "batchSize": 4,
                 "learningRate": 0.002,
                 "evaluate": {"every": "4 epochs"},

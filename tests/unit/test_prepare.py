@@ -24,6 +24,7 @@ from ocr_finetune_api.run_config import RunConfig, RunIdentity
 from ocr_finetune_api.spec import OCRFineTuneSpec
 from ocr_finetune_api.workspace import Workspace
 from ocr_finetune_trainer.data.cache import entries, prune
+from ocr_finetune_trainer.data.fingerprint import fingerprint
 from ocr_finetune_trainer.data.pictures import decode
 from ocr_finetune_trainer.data.store import DataSet
 from ocr_finetune_trainer.dictionary import Dictionary
@@ -333,6 +334,20 @@ def test_a_label_that_is_rejected_does_not_stand_for_a_whole_side(tmp_path, firs
     config = config_of(folder, validation={"fraction": 0.01}, test={"fraction": 0.01}, maxRejected="50%")
     _, outcome = run(tmp_path, config)
     assert outcome.details["counts"] == {"train": 3, "validation": 1, "test": 1}
+
+
+def test_what_changes_behind_a_link_is_seen(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "data")  # round and round
+    (tmp_path / "data/nothing").symlink_to(tmp_path / "nowhere")
+    spec = config_of(tmp_path / "data").spec
+    before = fingerprint(spec)
+    (tmp_path / "elsewhere/list.txt").write_text("a.png\ta\n")
+    after = fingerprint(spec)
+    assert after != before
+    assert fingerprint(spec) == after
 
 
 def many_lines(folder) -> None:

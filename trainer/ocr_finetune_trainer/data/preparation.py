@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from ocr_finetune_trainer.data.label_checks import check_labels, check_structure
 from ocr_finetune_trainer.data.labels import Cleaner, Limits
 from ocr_finetune_trainer.data.picture_processes import PictureProcesses
 from ocr_finetune_trainer.data.reading_progress import ReadingProgress, Tell
-from ocr_finetune_trainer.data.records import Problem, Record
+from ocr_finetune_trainer.data.records import Problem
 from ocr_finetune_trainer.data.sources import Opener
 from ocr_finetune_trainer.data.split import TEST, TRAIN, VALIDATION, Fractions
 from ocr_finetune_trainer.dictionary import Dictionary, Merge
@@ -310,7 +310,7 @@ class _Reader:
                 recognised = formats.Recognised(format=source.format, reason="the manifest says so")
             result = ingest(
                 opened.files,
-                _named(formats.layout(recognised.format).read(request), name),
+                formats.layout(recognised.format).read(request),
                 folder=self.settings.cache / SHARDS,
                 crop=kind in (Kind.RECOGNITION, Kind.ORIENTATION),
                 processes=self.processes,
@@ -344,11 +344,6 @@ class _Reader:
             reused=result.reused,
             ways=dict(request.resolver.ways),
         )
-
-
-def _named(found: Iterator[Record | Problem], name: str) -> Iterator[Record | Problem]:
-    for item in found:
-        yield _with_source(item, name) if isinstance(item, Problem) else item
 
 
 def _with_source(problem: Problem, name: str) -> Problem:
