@@ -2,6 +2,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python3.11)
 UV := 0.13.8
 BIN := .venv/bin
+# Into .venv/, whatever other environment is active.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 PACKAGES := api operator trainer
 
 .DEFAULT_GOAL := help
@@ -19,15 +21,15 @@ setup: .venv/dev ## Installs everything a developer needs into .venv/
 
 .venv/trainer: requirements/demo.txt pyproject.toml | .venv/bin/uv
 	@echo "installing the trainer into .venv/ (once)"
-	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/demo.txt
-	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(INSTALL) --require-hashes -r requirements/demo.txt
+	@$(INSTALL) --no-deps --editable .
 	@$(BIN)/python -m ocr_finetune_trainer.setup_check
 	@touch $@
 
 .venv/dev: requirements/dev.txt pyproject.toml | .venv/bin/uv
 	@echo "installing all tools into .venv/ (once)"
-	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-deps --editable .
 	@$(BIN)/python -m ocr_finetune_trainer.setup_check
 	@touch $@ .venv/trainer
 
