@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -385,6 +386,25 @@ def test_a_process_that_is_killed_is_named_and_what_was_finished_is_kept(tmp_pat
     assert "OCRFT_PREPARE_WORKERS=1" in said
     assert "Traceback" not in said
     assert len(list(shards.glob("*.index.arrow"))) >= 2
+
+
+def test_a_copy_that_does_not_fit_is_no_fault_of_the_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    for number in range(3):
+        good_data.save(tmp_path / f"data/{number}.png", noise)
+    (tmp_path / "data/list.txt").write_text("".join(f"{number}.png\ta\n" for number in range(3)))
+    config = tmp_path / "run.yaml"
+    config.write_text(config_of(f"local://{tmp_path / 'data'}").to_yaml())
+    done = subprocess.run(
+        [sys.executable, "-m", "ocr_finetune_trainer.cli", "stage", "prepare", "--config", str(config),
+         "--workspace", str(tmp_path / "workspace")],
+        env={**os.environ, "OCRFT_METRICS_PORT": "0"}, capture_output=True, text=True, timeout=300, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert done.returncode == ExitCode.STORAGE, done.stderr
+    assert "can't be copied here: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_it_goes_on_after_a_kill_and_trusts_nothing_half_written(tmp_path):

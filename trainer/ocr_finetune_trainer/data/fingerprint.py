@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from pathlib import Path
 
 from ocr_finetune_api.spec import OCRFineTuneSpec
+from ocr_finetune_trainer.data.files import FolderFiles
 from ocr_finetune_trainer.data.sources import local_path
 
 __all__ = ["fingerprint"]
@@ -43,30 +42,13 @@ def _addresses(spec: OCRFineTuneSpec) -> Sequence[str]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Names, sizes and times of all files that reading would find."""
     if path.is_file():
         status = path.stat()
         yield path.name, status.st_size, status.st_mtime_ns
     elif path.is_dir():
-        yield from _below(str(path), seen=set())
-
-
-def _below(folder: str, *, seen: set[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
-    """All files of a folder, links followed once as in reading; a link to nothing is left for reading to tell."""
-    try:
-        itself = os.stat(folder)  # noqa: PTH116 - as many as there are folders
-        if (itself.st_dev, itself.st_ino) in seen:
-            return
-        seen.add((itself.st_dev, itself.st_ino))
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=attrgetter("name"))
-    except OSError:
-        return
-    for entry in entries:
-        try:
-            if entry.is_dir():
-                yield from _below(entry.path, seen=seen)
-                continue
-            status = entry.stat()
-        except OSError:
-            continue
-        yield entry.path, status.st_size, status.st_mtime_ns
+        files = FolderFiles(path)
+        for name in files.names():
+            member = files.find(name)
+            if member is not None:  # else a link to nothing; reading the data says so
+                yield member.name, member.size, member.stamp

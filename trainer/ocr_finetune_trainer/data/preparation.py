@@ -182,8 +182,7 @@ def _examine(settings: Settings, plans: list[tuple[str, Source, int]], reader: _
     drawn = _drawn(settings, real, problems, reader.reading)
     if drawn is not None:
         plans.append((synthetic_lines.NAME, drawn, TRAIN))
-        name = synthetic_lines.NAME
-        reports.append(reader.read(name, drawn, settings.kind))
+        reports.append(reader.read(synthetic_lines.NAME, drawn, settings.kind))
     parts = [
         Part(name=report.name, shards=report.shards, side=side)
         for report, (_, _, side) in zip(reports, plans, strict=True)
@@ -404,20 +403,17 @@ def _split(settings: Settings, found: Examination) -> Callable[[], None]:
     given[given == TRAIN] = -1
     roots = split.components(len(catalogue), catalogue.group, pairs)
     keys = np.where(catalogue.group != 0, catalogue.group, catalogue.digest)
-    sides = split.split(roots, keys, given, fractions)
-    open_ = given < 0
     if synthetic_lines.NAME in catalogue.sources:
         # Nothing is measured on what was drawn.
-        drawn = catalogue.source == catalogue.sources.index(synthetic_lines.NAME)
-        sides[drawn] = TRAIN
-        open_ &= ~drawn
+        given[catalogue.source == catalogue.sources.index(synthetic_lines.NAME)] = TRAIN
+    sides = split.split(roots, keys, given, fractions)
     catalogue.side = np.where(catalogue.side == UNUSED, UNUSED, sides).astype(np.int8)
     found.leaks = split.leaks(pairs, catalogue.side)
     found.leaks = found.leaks[(catalogue.side[found.leaks] != UNUSED).all(axis=1)]
     _count_unusable(found, fractions)
 
     def fill() -> None:
-        usable = open_ & (catalogue.side != UNUSED)
+        usable = (given < 0) & (catalogue.side != UNUSED)
         catalogue.side = split.fill_empty(catalogue.side, roots, keys, usable, fractions)
 
     return fill
